@@ -1,0 +1,256 @@
+//! What the programs remember of a connection, and how its two ends find each other.
+
+use crate::{Ipv4Be, PortBe};
+
+/// What is known of one socket; lives in the socket's own storage and goes with it.
+///
+/// Written by `connect4` and `sock_ops`; `sk_msg` alone writes the sending direction's fields once the
+/// socket is established, under the socket's lock, so they need no atomics.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The socket's cookie: its key in the sockets map.
+    pub cookie: u64,
+    /// Cookie of its network namespace.
+    pub netns: u64,
+    /// The other end's socket cookie; 0 until the two are paired.
+    pub peer: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds at established.
+    pub opened_ns: u64,
+    /// Payload bytes that this end sent into the peer's queue, past TCP.
+    pub redirected_bytes: u64,
+    /// Messages that did.
+    pub redirected_messages: u64,
+    /// The address that the application dialled, where `connect4` replaced it; else 0.
+    pub dialled_address: Ipv4Be,
+    /// This end.
+    pub local_address: Ipv4Be,
+    /// The other end.
+    pub remote_address: Ipv4Be,
+    /// The port that the application dialled, where `connect4` replaced it; else 0.
+    pub dialled_port: PortBe,
+    /// This end.
+    pub local_port: PortBe,
+    /// The other end.
+    pub remote_port: PortBe,
+    /// Explicit.
+    pub reserved: u16,
+    /// The client's number in the names map; 0 where unknown.
+    pub source: u32,
+    /// The server's number in the names map; 0 where unknown.
+    pub destination: u32,
+    /// The service's number in the names map; 0 where none was dialled.
+    pub service: u32,
+    /// A [`crate::policy::Verdict`]: the way that was taken.
+    pub way: u32,
+    /// A [`Role`].
+    pub role: u32,
+    /// A [`Sending`]: how this end's bytes travel.
+    pub sending: u32,
+    /// A [`Plain`]: why they travel as plain TCP.
+    pub plain: u32,
+    /// `tcp_sock.write_seq` before the first byte: another value at the first send means that bytes
+    /// went by TCP before.
+    pub first_sequence: u32,
+    /// 1 once its bytes are in the traffic map: a record of the live must not count them again.
+    pub settled: u32,
+    /// Of a client: bits of [`hazard`]. Of a listener: bits of [`listener`].
+    pub hazards: u32,
+    /// 1 once both ends agreed to redirection: bytes may be queued past TCP, so the socket stays in the
+    /// socket map until it closes.
+    pub agreed: u32,
+}
+
+impl Connection {
+    /// Whether somebody knows better than to ask whether this client's reads block.
+    #[inline(always)]
+    pub const fn forced(&self) -> u32 {
+        self.hazards & hazard::FORCED
+    }
+}
+
+/// Bits of [`Connection::hazards`] of a client.
+pub mod hazard {
+    /// Its reads block.
+    pub const BLOCKS: u32 = 1;
+    /// An annotation says that this is no reason.
+    pub const FORCED: u32 = 2;
+}
+
+/// In the peers map: there is no redirecting to this one.
+pub const NOBODY: u64 = 0;
+
+/// Which end of a connection a socket is.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Not established yet.
+    None = 0,
+    /// It connected.
+    Client = 1,
+    /// It was accepted.
+    Server = 2,
+    /// The agent's own socket: never caught, never counted. Set by the agent, out of a pod's reach.
+    Agent = 3,
+    /// It listens, or will.
+    Listener = 4,
+}
+
+/// How the bytes that a socket sends travel. Goes from top to bottom only.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// Nothing was sent yet.
+    Undecided = 0,
+    /// From socket to socket.
+    Redirect = 1,
+    /// As TCP, for ever: bytes that overtake TCP's would be read in the wrong order.
+    Plain = 2,
+}
+
+/// Why a direction is plain TCP.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// It is not.
+    No = 0,
+    /// The other end is not an enrolled pod of this node.
+    Remote = 1,
+    /// Switched off for the node.
+    SwitchedOff = 2,
+    /// Switched off for one of the pods.
+    Workload = 3,
+    /// The port is excluded.
+    Port = 4,
+    /// The kernel refused the socket: another tool's socket map holds it, or ours is full.
+    Refused = 5,
+    /// At the first send the other end was not there yet (`TCP_DEFER_ACCEPT`, a race).
+    PeerNotThere = 6,
+    /// Bytes had gone by TCP before the first send that could be seen (`MSG_FASTOPEN`).
+    SentBefore = 7,
+    /// The other end has closed.
+    PeerGone = 8,
+    /// It is one leg of a connection by the agent.
+    Agent = 9,
+    /// The server's listener has `TCP_DEFER_ACCEPT`: the client's first bytes come before the server's end.
+    Deferred = 10,
+    /// One end's reads block: from a socket map they could return EAGAIN, which plain TCP never does.
+    Blocking = 11,
+    /// The server spoke first, before the client had shown that it may be redirected to.
+    ServerFirst = 12,
+    /// The other end is not to be redirected to, so neither is this one.
+    PeerPlain = 13,
+}
+
+/// A connection whose client is established and whose server is not yet.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct HandshakeKey {
+    /// Cookie of the client's network namespace: equal tuples in two namespaces stay apart.
+    pub client_netns: u64,
+    /// Cookie of the server's network namespace.
+    pub server_netns: u64,
+    /// The client's end.
+    pub client_address: Ipv4Be,
+    /// The server's end.
+    pub server_address: Ipv4Be,
+    /// The client's end.
+    pub client_port: PortBe,
+    /// The server's end.
+    pub server_port: PortBe,
+    /// Explicit.
+    pub reserved: u32,
+}
+
+/// What the client knows when it is established. The server's sequence numbers must mirror it, or the
+/// two are not ends of one connection, or bytes were already under way.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// The client's socket cookie.
+    pub cookie: u64,
+    /// The client's `snd_nxt`.
+    pub sent: u32,
+    /// The client's `rcv_nxt`.
+    pub received: u32,
+    /// The service's number in the names map.
+    pub service: u32,
+    /// A [`crate::policy::Verdict`].
+    pub way: u32,
+    /// 1 where somebody knows better than to ask whether the client's reads block.
+    pub forced: u32,
+    /// Explicit.
+    pub reserved: u32,
+}
+
+/// A port that is listened on.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct ListenerKey {
+    /// Cookie of its network namespace.
+    pub netns: u64,
+    /// Where it listens.
+    pub port: PortBe,
+    /// Explicit.
+    pub reserved: [u16; 3],
+}
+
+/// What is known of a listener; bits of the listeners map's values.
+pub mod listener {
+    /// It has `TCP_DEFER_ACCEPT`.
+    pub const DEFERS: u32 = 1;
+    /// The socket blocks and its process has several threads: see [`super::Plain::Blocking`].
+    pub const BLOCKS: u32 = 2;
+}
+
+/// A client's end of a connection to the agent's listener.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct OriginKey {
+    /// Cookie of the pod's network namespace.
+    pub netns: u64,
+    /// The client's end.
+    pub address: Ipv4Be,
+    /// The client's end.
+    pub port: PortBe,
+    /// Explicit.
+    pub reserved: u16,
+}
+
+/// Where that client wanted to go.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The address that was dialled.
+    pub address: Ipv4Be,
+    /// The port that was dialled.
+    pub port: PortBe,
+    /// Explicit.
+    pub reserved: u16,
+}
+
+/// One record of `dump_connections`, as it is read from the pinned iterator.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// The socket's storage.
+    pub connection: Connection,
+    /// Payload bytes that this end sent by TCP.
+    pub tcp_sent: u64,
+    /// Payload bytes that this end received by TCP.
+    pub tcp_received: u64,
+    /// Smoothed round trip in microseconds; 0 where unknown.
+    pub rtt_us: u32,
+    /// The socket's TCP state (`TCP_ESTABLISHED` is 1).
+    pub state: u32,
+}
+
+crate::assert_layout!(
+    Connection = 112,
+    HandshakeKey = 32,
+    Handshake = 32,
+    ListenerKey = 16,
+    OriginKey = 16,
+    Origin = 8,
+    ConnectionRecord = 112 + 24,
+);

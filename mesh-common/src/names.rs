@@ -1,0 +1,95 @@
+//! Names of maps and programs, and the table that turns numbers back into names.
+
+/// netns cookie → [`crate::policy::Workload`].
+pub const WORKLOADS: &str = "workloads";
+/// [`crate::policy::FrontendKey`] → [`crate::policy::Frontend`].
+pub const FRONTENDS: &str = "frontends";
+/// [`crate::policy::EndpointKey`] → [`crate::policy::Endpoint`].
+pub const ENDPOINTS: &str = "endpoints";
+/// [`crate::Ipv4Be`] → [`crate::policy::LocalPod`].
+pub const LOCAL_PODS: &str = "local_pods";
+/// [`crate::policy::ExcludedPort`] → 1.
+pub const EXCLUDED_PORTS: &str = "excluded_ports";
+/// Socket → [`crate::connection::Connection`].
+pub const CONNECTIONS: &str = "connections";
+/// Socket cookie → socket.
+pub const SOCKETS: &str = "sockets";
+/// [`crate::connection::HandshakeKey`] → [`crate::connection::Handshake`].
+pub const HANDSHAKES: &str = "handshakes";
+/// Socket cookie → the peer's socket cookie.
+pub const PEERS: &str = "peers";
+/// [`crate::connection::ListenerKey`] → bits of [`crate::connection::listener`].
+pub const LISTENERS: &str = "listeners";
+/// [`crate::connection::OriginKey`] → [`crate::connection::Origin`].
+pub const ORIGINS: &str = "origins";
+/// [`crate::traffic::TrafficKey`] → [`crate::traffic::Traffic`].
+pub const TRAFFIC: &str = "traffic";
+/// [`crate::traffic::Event`] → count, per CPU.
+pub const EVENTS: &str = "events";
+/// 0 → [`crate::settings::Settings`].
+pub const SETTINGS: &str = "settings";
+/// [`NameKey`] → [`Name`].
+pub const NAMES: &str = "names";
+
+/// Program names, and the names of their pinned links.
+pub mod programs {
+    /// `cgroup/connect4`.
+    pub const CONNECT4: &str = "connect4";
+    /// `cgroup/getpeername4`.
+    pub const GETPEERNAME4: &str = "getpeername4";
+    /// `cgroup/setsockopt`.
+    pub const SETSOCKOPT: &str = "setsockopt";
+    /// `sockops`.
+    pub const SOCK_OPS: &str = "sock_ops";
+    /// `sk_msg`.
+    pub const REDIRECT_MESSAGE: &str = "redirect_message";
+    /// `iter/bpf_sk_storage_map`.
+    pub const DUMP_CONNECTIONS: &str = "dump_connections";
+}
+
+/// What a number in a map stands for.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameKind {
+    /// A workload: `namespace/pod`.
+    Workload = 1,
+    /// A service: its full host.
+    Service = 2,
+}
+
+/// Key of the names map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct NameKey {
+    /// A [`NameKind`].
+    pub kind: u32,
+    /// The number; 0 is never given out.
+    pub id: u32,
+}
+
+/// A name, padded with zero bytes. 63 (namespace) + 1 + 253 (pod) fit.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name(pub [u8; 320]);
+
+impl Name {
+    /// Cut at 320 bytes; Kubernetes' names are shorter.
+    pub fn new(name: &str) -> Self {
+        let mut bytes = [0; 320];
+        let len = name.len().min(bytes.len());
+        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+        Self(bytes)
+    }
+
+    /// The bytes without the padding; empty where they are not UTF-8.
+    pub fn as_str(&self) -> &str {
+        let len = self
+            .0
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(self.0.len());
+        core::str::from_utf8(&self.0[..len]).unwrap_or_default()
+    }
+}
+
+crate::assert_layout!(NameKey = 8, Name = 320);

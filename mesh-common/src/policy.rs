@@ -1,0 +1,134 @@
+//! What user space compiled for the programs: who is enrolled, what stands at an address, where to go.
+
+use crate::{Ipv4Be, PortBe};
+
+/// An enrolled pod, by the cookie of its network namespace.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Its number in the names map.
+    pub id: u32,
+    /// Its own address, the source of its connections to the agent.
+    pub address: Ipv4Be,
+    /// The agent's listener on 127.0.0.1 in the pod's namespace; 0 where there is none.
+    pub listener: PortBe,
+    /// Explicit.
+    pub reserved: u16,
+    /// See [`flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Workload::flags`] and [`LocalPod::flags`].
+pub mod flags {
+    /// The pod's connections stay plain TCP.
+    pub const NO_ACCELERATION: u32 = 1;
+    /// Redirected even where a blocking read could show it: somebody knows better.
+    pub const FORCE_ACCELERATION: u32 = 4;
+    /// The excluded_ports map has entries for it.
+    pub const EXCLUDES_PORTS: u32 = 8;
+    /// Connections that need the agent are refused while there is none.
+    pub const FAIL_CLOSED: u32 = 2;
+}
+
+/// A service port by its address.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct FrontendKey {
+    /// A cluster IP.
+    pub address: Ipv4Be,
+    /// The service's port.
+    pub port: PortBe,
+    /// `IPPROTO_TCP`.
+    pub protocol: u16,
+}
+
+/// What stands at a frontend. Replaced in one map update, so a connect sees the old or the new whole.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Frontend {
+    /// Its number in the names map.
+    pub service: u32,
+    /// A [`Verdict`].
+    pub verdict: u32,
+    /// The endpoints in force: first half of [`EndpointKey`]. A new set gets a new group.
+    pub group: u32,
+    /// How many slots the group has; 0: nothing is ready, the connect is refused.
+    pub slots: u32,
+}
+
+/// What becomes of a connection to a frontend.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Untouched.
+    Pass = 0,
+    /// To an endpoint that the kernel picks.
+    Direct = 1,
+    /// To the agent's listener in the pod's namespace.
+    Agent = 2,
+    /// Refused.
+    Deny = 3,
+}
+
+/// A slot of an endpoint group.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct EndpointKey {
+    /// [`Frontend::group`].
+    pub group: u32,
+    /// 0..[`Frontend::slots`].
+    pub slot: u32,
+}
+
+/// An endpoint, and its row of the alias table (Vose 1991) that makes a weighted choice two look-ups
+/// at most, whatever the number of endpoints.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: Ipv4Be,
+    /// Where to connect.
+    pub port: PortBe,
+    /// Explicit.
+    pub reserved: u16,
+    /// The pod behind it in the names map; 0 where unknown.
+    pub workload: u32,
+    /// This slot is taken where a random 32-bit number is at most this …
+    pub threshold: u32,
+    /// … else this slot of the same group.
+    pub alias: u32,
+}
+
+/// A pod of this node, by its address.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LocalPod {
+    /// Cookie of its network namespace.
+    pub netns: u64,
+    /// Its number in the names map.
+    pub workload: u32,
+    /// See [`flags`].
+    pub flags: u32,
+}
+
+/// A port of a pod whose connections stay plain TCP, dialled by it or served by it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct ExcludedPort {
+    /// The pod's number in the names map.
+    pub workload: u32,
+    /// The server's port.
+    pub port: PortBe,
+    /// Explicit.
+    pub reserved: u16,
+}
+
+crate::assert_layout!(
+    Workload = 16,
+    FrontendKey = 8,
+    Frontend = 16,
+    EndpointKey = 8,
+    Endpoint = 20,
+    LocalPod = 16,
+    ExcludedPort = 8,
+);

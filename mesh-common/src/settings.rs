@@ -1,0 +1,50 @@
+//! What holds for the node as a whole, and what the programs must know of this kernel.
+
+/// The one entry of the settings map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `CLOCK_MONOTONIC` nanoseconds of the agent's last sign of life; 0: it has stopped.
+    pub heartbeat_ns: u64,
+    /// 1 where bytes may go from socket to socket; 0 sends every direction to TCP, live ones too.
+    pub acceleration: u32,
+    /// Explicit.
+    pub reserved: u32,
+}
+
+/// How old the heartbeat may be before the agent counts as gone, in nanoseconds.
+pub const HEARTBEAT_LIMIT_NS: u64 = 3_000_000_000;
+
+/// Byte offsets in the running kernel's structures, from its BTF.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `tcp_sock.write_seq`, u32.
+    pub write_seq: u32,
+    /// `tcp_sock.bytes_sent`, u64.
+    pub bytes_sent: u32,
+    /// `tcp_sock.bytes_retrans`, u64.
+    pub bytes_retrans: u32,
+    /// `tcp_sock.bytes_received`, u64.
+    pub bytes_received: u32,
+    /// `tcp_sock.srtt_us`, u32, shifted by 3.
+    pub srtt_us: u32,
+    /// `sock.sk_flags`, unsigned long: bit 1 (`SOCK_DONE`) says that a FIN was received.
+    pub sk_flags: u32,
+    /// `sock.__sk_common.skc_state`, u8.
+    pub skc_state: u32,
+    /// `sock.sk_write_pending`, int: senders that wait inside the kernel.
+    pub sk_write_pending: u32,
+    /// `sock.sk_socket`, pointer.
+    pub sk_socket: u32,
+    /// `socket.file`, pointer.
+    pub socket_file: u32,
+    /// `file.f_flags`, u32.
+    pub f_flags: u32,
+    /// `task_struct.signal`, pointer.
+    pub task_signal: u32,
+    /// `signal_struct.nr_threads`, int.
+    pub nr_threads: u32,
+}
+
+crate::assert_layout!(Settings = 16, Offsets = 52);
