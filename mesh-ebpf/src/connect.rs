@@ -1,0 +1,322 @@
+//! `cgroup/connect4` and `cgroup/getpeername4`: which way a connection goes, and the address that the
+//! application believes in.
+//!
+//! Reads workloads, frontends, endpoints, local_pods, settings; writes the socket's record.
+//! Fails open towards the application where a record cannot be made (the connect goes on untouched, to
+//! a virtual address that nobody answers), closed where policy says so.
+//! Minimum kernel 6.1: `bpf_set_retval` in sock_addr programs (commit bed89185af0d).
+//! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/af_inet.c> runs it before routing, with the
+//! socket locked.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_sock, sockaddr},
+    helpers::generated::{bpf_bind, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_set_retval},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use mesh_common::{
+    Ipv4Be, PortBe,
+    connection::{Connection, Role, hazard},
+    policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
+    settings::HEARTBEAT_LIMIT_NS,
+    traffic::Event,
+};
+
+use crate::{
+    kernel::{self, AF_INET, TCP},
+    maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
+};
+
+const ALLOW: i32 = 1;
+const REFUSE: i32 = 0;
+const SOCK_STREAM: u32 = 1;
+const ECONNREFUSED: i32 = 111;
+
+/// Why a connect is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// By policy: EPERM, as a local firewall answers (connect(2)).
+    Denied,
+    /// No endpoint is ready: ECONNREFUSED, as kube-proxy answers.
+    NoEndpoint,
+    /// It needs the agent, there is none, and the pod fails closed: ECONNREFUSED.
+    AgentAbsent,
+}
+
+/// See the module.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    match try_connect4(&ctx) {
+        Ok(()) => ALLOW,
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+#[inline(always)]
+fn refuse(refusal: Refusal) -> i32 {
+    let event = match refusal {
+        Refusal::Denied => Event::ConnectDenied,
+        Refusal::NoEndpoint => Event::ConnectNoEndpoint,
+        Refusal::AgentAbsent => Event::AgentAbsentClosed,
+    };
+    count(event);
+    if refusal != Refusal::Denied {
+        // SAFETY: takes a number only.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+    REFUSE
+}
+
+#[inline(always)]
+fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
+    // SAFETY: the context is the program's own.
+    let (kind, protocol, address, port, sk) = unsafe {
+        let addr = &*ctx.sock_addr;
+        (
+            addr.type_,
+            addr.protocol,
+            Ipv4Be(addr.user_ip4),
+            PortBe(addr.user_port as u16),
+            addr.__bindgen_anon_1.sk,
+        )
+    };
+    if kind != SOCK_STREAM || protocol != u32::from(TCP) {
+        return Ok(());
+    }
+    let netns = kernel::netns_cookie(ctx.as_ptr());
+    // SAFETY: user space replaces values whole.
+    let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
+        return Ok(());
+    };
+    // SAFETY: the context's own socket.
+    let known = unsafe { kernel::connection(sk) };
+    if let Some(record) = known {
+        // SAFETY: points into the socket's storage, and the socket is locked.
+        let record = unsafe { &mut *record.as_ptr() };
+        if record.role == Role::Agent as u32 {
+            return Ok(());
+        }
+        // A second connect on the socket: what the first one left is not true any more.
+        *record = Connection::default();
+    }
+    let key = FrontendKey {
+        address,
+        port,
+        protocol: TCP,
+    };
+    // SAFETY: as above.
+    let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else {
+        note_neighbour(sk, address);
+        return Ok(());
+    };
+    let verdict = verdict(workload, frontend)?;
+    if verdict == Verdict::Pass {
+        note_neighbour(sk, address);
+        return Ok(());
+    }
+    let target = if verdict == Verdict::Agent {
+        Target::agent(workload)
+    } else {
+        pick(frontend, &key).ok_or(Refusal::NoEndpoint)?
+    };
+    // SAFETY: the context's own socket.
+    let Some(record) = (unsafe { kernel::connection_or_new(sk) }) else {
+        count(Event::RecordLost);
+        return Ok(());
+    };
+    // SAFETY: as above.
+    let record = unsafe { &mut *record.as_ptr() };
+    record.dialled_address = address;
+    record.dialled_port = port;
+    record.source = workload.id;
+    record.destination = target.workload;
+    record.service = frontend.service;
+    record.way = verdict as u32;
+    record.hazards = hazards(sk);
+    if verdict == Verdict::Agent {
+        keep_source(ctx, sk, workload.address);
+        count(Event::ConnectAgent);
+    } else {
+        count(Event::ConnectDirect);
+    }
+    // SAFETY: the verifier lets these two fields be written.
+    unsafe {
+        (*ctx.sock_addr).user_ip4 = target.address.0;
+        (*ctx.sock_addr).user_port = u32::from(target.port.0);
+    }
+    Ok(())
+}
+
+/// A pod of this node, dialled by its own address: untouched, but the ends may pair.
+#[inline(always)]
+fn note_neighbour(sk: *mut bpf_sock, address: Ipv4Be) {
+    // SAFETY: user space replaces values whole.
+    if unsafe { LOCAL_PODS.get(&address) }.is_none() {
+        return;
+    }
+    let hazards = hazards(sk);
+    // SAFETY: the context's own socket, which is locked.
+    if let Some(record) = unsafe { kernel::connection_or_new(sk) } {
+        unsafe { (*record.as_ptr()).hazards = hazards };
+    }
+}
+
+/// Whether the application could see that it reads from a socket map ([`kernel::TcpSock::blocks`]). Asked
+/// here because connect(2) has the application's own descriptor.
+#[inline(always)]
+fn hazards(sk: *mut bpf_sock) -> u32 {
+    // SAFETY: the context's own socket.
+    let tcp = unsafe { kernel::TcpSock::of(sk.cast()) };
+    if tcp.is_none_or(kernel::TcpSock::blocks) {
+        hazard::BLOCKS
+    } else {
+        0
+    }
+}
+
+/// The verdict in force: the compiled one, unless it needs the agent and there is none.
+#[inline(always)]
+fn verdict(workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal> {
+    if frontend.verdict == Verdict::Direct as u32 {
+        return Ok(Verdict::Direct);
+    }
+    if frontend.verdict == Verdict::Deny as u32 {
+        return Err(Refusal::Denied);
+    }
+    if frontend.verdict != Verdict::Agent as u32 {
+        return Ok(Verdict::Pass);
+    }
+    if workload.listener.0 != 0 && agent_lives() {
+        return Ok(Verdict::Agent);
+    }
+    if workload.flags & flags::FAIL_CLOSED != 0 {
+        return Err(Refusal::AgentAbsent);
+    }
+    count(Event::AgentAbsentOpen);
+    Ok(Verdict::Direct)
+}
+
+#[inline(always)]
+fn agent_lives() -> bool {
+    let Some(settings) = SETTINGS.get(0) else {
+        return false;
+    };
+    // SAFETY: takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    now.wrapping_sub(settings.heartbeat_ns) < HEARTBEAT_LIMIT_NS
+}
+
+/// Where a connect is sent.
+struct Target {
+    address: Ipv4Be,
+    port: PortBe,
+    workload: u32,
+}
+
+impl Target {
+    #[inline(always)]
+    fn agent(workload: &Workload) -> Self {
+        Self {
+            address: Ipv4Be::LOOPBACK,
+            port: workload.listener,
+            workload: 0,
+        }
+    }
+}
+
+/// A ready endpoint, by weight.
+#[inline(always)]
+fn pick(frontend: &Frontend, key: &FrontendKey) -> Option<Target> {
+    if let Some(endpoint) = slot_of(frontend) {
+        return Some(endpoint);
+    }
+    if frontend.slots == 0 {
+        return None;
+    }
+    // The group was replaced between the two look-ups: the frontend names the new one by now.
+    // SAFETY: user space replaces values whole.
+    let frontend = unsafe { FRONTENDS.get(key) }?;
+    slot_of(frontend)
+}
+
+#[inline(always)]
+fn slot_of(frontend: &Frontend) -> Option<Target> {
+    if frontend.slots == 0 {
+        return None;
+    }
+    // SAFETY: takes nothing.
+    let (place, draw) = unsafe { (bpf_get_prandom_u32(), bpf_get_prandom_u32()) };
+    let slot = (u64::from(place) * u64::from(frontend.slots)) >> 32;
+    let key = EndpointKey {
+        group: frontend.group,
+        slot: slot as u32,
+    };
+    // SAFETY: user space replaces values whole.
+    let mut endpoint: &Endpoint = unsafe { ENDPOINTS.get(&key) }?;
+    if draw > endpoint.threshold {
+        let key = EndpointKey {
+            group: frontend.group,
+            slot: endpoint.alias,
+        };
+        // SAFETY: as above.
+        endpoint = unsafe { ENDPOINTS.get(&key) }?;
+    }
+    Some(Target {
+        address: endpoint.address,
+        port: endpoint.port,
+        workload: endpoint.workload,
+    })
+}
+
+/// The agent listens on loopback, where nobody outside the pod reaches it. Without this the
+/// application's own address would be 127.0.0.1, and `getsockname` would tell.
+#[inline(always)]
+fn keep_source(ctx: &SockAddrContext, sk: *mut bpf_sock, address: Ipv4Be) {
+    // SAFETY: the context's own socket.
+    let bound = unsafe { (*sk).src_ip4 };
+    if bound != 0 || address.0 == 0 {
+        return;
+    }
+    let mut source = SockaddrIn {
+        family: AF_INET as u16,
+        port: PortBe(0),
+        address,
+        zero: [0; 8],
+    };
+    // A failure (the address is not the pod's) leaves the kernel's choice.
+    // SAFETY: points to a sockaddr of this length.
+    unsafe {
+        bpf_bind(
+            ctx.sock_addr,
+            (&raw mut source).cast::<sockaddr>(),
+            size_of::<SockaddrIn>() as i32,
+        )
+    };
+}
+
+/// `struct sockaddr_in`.
+#[repr(C)]
+struct SockaddrIn {
+    family: u16,
+    /// 0: the port is chosen at connect, as without `bind`.
+    port: PortBe,
+    address: Ipv4Be,
+    zero: [u8; 8],
+}
+
+/// Gives back the address that was dialled.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context and its socket are the program's own.
+    unsafe {
+        if let Some(record) = kernel::connection((*ctx.sock_addr).__bindgen_anon_1.sk) {
+            let record = record.as_ref();
+            if record.dialled_port.0 != 0 {
+                (*ctx.sock_addr).user_ip4 = record.dialled_address.0;
+                (*ctx.sock_addr).user_port = u32::from(record.dialled_port.0);
+            }
+        }
+    }
+    ALLOW
+}

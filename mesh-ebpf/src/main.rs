@@ -1,0 +1,40 @@
+//! Zerohop in the kernel. The programs have no policy of their own: they look up the verdicts that
+//! user space compiled into maps.
+//!
+//! | file | hook |
+//! |---|---|
+//! | [`connect`] | `cgroup/connect4`, `cgroup/getpeername4`: which way a connection goes |
+//! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
+//! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
+//! | [`listener`] | what is known of a port before its first connection |
+//! | [`setsockopt`] | `cgroup/setsockopt`: options that redirection could not honour |
+//! | [`sk_msg`] | `sk_msg`: bytes from socket to socket |
+//! | [`dump`] | `iter/bpf_sk_storage_map`: live connections for the agent and the CLI |
+#![no_std]
+#![no_main]
+// core has no fetch_add for a target without compare-and-swap, though BPF can add atomically.
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic_xadd")]
+
+mod accounting;
+mod connect;
+mod dump;
+mod kernel;
+mod listener;
+mod maps;
+mod pairing;
+mod setsockopt;
+mod sk_msg;
+mod sock_ops;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here panics: the verifier would refuse an endless loop that could be reached.
+    loop {}
+}
+
+// The helpers that read kernel memory are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

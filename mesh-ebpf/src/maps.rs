@@ -1,0 +1,77 @@
+//! Every map, once. `docs/bpf-maps.md` says who writes and who reads each.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    macros::btf_map,
+};
+use mesh_common::{
+    Ipv4Be,
+    connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey},
+    names::{Name, NameKey},
+    policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
+    settings::Settings,
+    traffic::{Event, Traffic, TrafficKey},
+};
+
+/// Memory follows what is used, not what could be.
+const GROWS: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map(name = "workloads")]
+pub static WORKLOADS: HashMap<u64, Workload, 4096, GROWS> = HashMap::new();
+
+#[btf_map(name = "frontends")]
+pub static FRONTENDS: HashMap<FrontendKey, Frontend, 65536, GROWS> = HashMap::new();
+
+#[btf_map(name = "endpoints")]
+pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 262_144, GROWS> = HashMap::new();
+
+#[btf_map(name = "local_pods")]
+pub static LOCAL_PODS: HashMap<Ipv4Be, LocalPod, 4096, GROWS> = HashMap::new();
+
+#[btf_map(name = "excluded_ports")]
+pub static EXCLUDED_PORTS: HashMap<ExcludedPort, u32, 16384, GROWS> = HashMap::new();
+
+#[btf_map(name = "connections")]
+pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+#[btf_map(name = "sockets")]
+pub static SOCKETS: SockHash<u64, 262_144> = SockHash::new();
+
+/// The oldest handshakes give way: their connections stay plain TCP.
+#[btf_map(name = "handshakes")]
+pub static HANDSHAKES: LruHashMap<HandshakeKey, Handshake, 16384> = LruHashMap::new();
+
+#[btf_map(name = "peers")]
+pub static PEERS: HashMap<u64, u64, 262_144, GROWS> = HashMap::new();
+
+#[btf_map(name = "listeners")]
+pub static LISTENERS: HashMap<ListenerKey, u32, 16384, GROWS> = HashMap::new();
+
+/// The oldest give way: connections that the agent has not accepted in 16384 others' time.
+#[btf_map(name = "origins")]
+pub static ORIGINS: LruHashMap<OriginKey, Origin, 16384> = LruHashMap::new();
+
+#[btf_map(name = "traffic")]
+pub static TRAFFIC: HashMap<TrafficKey, Traffic, 65536, GROWS> = HashMap::new();
+
+#[btf_map(name = "events")]
+pub static EVENTS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "settings")]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// Written and read by user space only: it turns the numbers in the other maps back into names, with no
+/// agent too.
+#[btf_map(name = "names")]
+pub static NAMES: HashMap<NameKey, Name, 131_072, GROWS> = HashMap::new();
+
+/// Adds one to an event's counter.
+#[inline(always)]
+pub fn count(event: Event) {
+    if let Some(counter) = EVENTS.get_ptr_mut(event as u32) {
+        // SAFETY: a per-CPU slot, and nothing else on this CPU runs between the read and the write but
+        // another program of ours in an interrupt; a count lost then is acceptable in a statistic.
+        unsafe { *counter += 1 };
+    }
+}
