@@ -1,0 +1,91 @@
+//! Services with their ports and endpoints.
+
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::model::{Endpoint, Service, ServicePort};
+
+/// A Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// `reviews.default.svc.cluster.local`.
+    pub host: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Cluster IPs; none for a headless one.
+    pub addresses: Vec<String>,
+    /// TCP ports.
+    pub ports: Vec<PortView>,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView {
+    /// The number.
+    pub port: u16,
+    /// May be empty.
+    pub name: String,
+    /// As `explain` spells it.
+    pub protocol: String,
+    /// `direct` or `agent`.
+    pub way: String,
+    /// Why.
+    pub way_reason: String,
+    /// Sorted by address.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// A backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointView {
+    /// `ip:port`.
+    pub address: String,
+    /// `namespace/pod`, where the pod is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Only ready ones get traffic.
+    pub ready: bool,
+    /// Relative.
+    pub weight: u32,
+}
+
+impl ServiceView {
+    pub(super) fn of(service: &Service) -> Self {
+        Self {
+            host: service.host.to_string(),
+            namespace: service.name.namespace.to_string(),
+            name: service.name.name.to_string(),
+            addresses: service.addresses.iter().map(ToString::to_string).collect(),
+            ports: service.ports.iter().map(PortView::of).collect(),
+        }
+    }
+}
+
+impl PortView {
+    fn of(port: &ServicePort) -> Self {
+        Self {
+            port: port.number,
+            name: port.name.to_string(),
+            protocol: port.protocol.as_str().to_owned(),
+            way: port.way.as_str().to_owned(),
+            way_reason: port.way_reason.to_string(),
+            endpoints: port.endpoints.iter().map(EndpointView::of).collect(),
+        }
+    }
+}
+
+impl EndpointView {
+    fn of(endpoint: &Endpoint) -> Self {
+        let workload = endpoint.workload.as_ref();
+        Self {
+            address: endpoint.address.to_string(),
+            workload: workload.map(|workload| workload.name.to_string()),
+            ready: endpoint.ready,
+            weight: endpoint.weight,
+        }
+    }
+}
