@@ -1,0 +1,28 @@
+//! The kernel's side: programs, maps, namespaces. The only module that knows aya.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `node` | all of it as the agent holds it |
+//! | `loader` | the object, pins, attaching, adopting |
+//! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
+//! | `tables` | map contents written by difference |
+//! | `connections` | live connections and totals, read |
+//! | `maps` | the pinned maps for people, no agent needed |
+//! | `selftest`, `btf` | what this kernel does, and where it keeps its fields |
+//! | `listeners` | ports that were listened on before the programs were there |
+//! | `netns`, `cgroup`, `sys` | namespaces, mounts, system calls |
+
+pub mod alias;
+pub mod btf;
+pub mod cgroup;
+pub mod compile;
+pub mod connections;
+pub mod ids;
+pub mod listeners;
+pub mod loader;
+pub mod maps;
+pub mod netns;
+pub mod node;
+pub mod selftest;
+mod sys;
+pub mod tables;

@@ -1,0 +1,170 @@
+//! A snapshot as the contents of the maps: a pure function, so that what the kernel will do can be
+//! tested and shown without one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use mesh_common::{
+    Ipv4Be, PortBe,
+    names::NameKind,
+    policy::{self, Endpoint, ExcludedPort, FrontendKey, LocalPod, Verdict, flags},
+};
+
+use super::{alias, ids::Ids};
+use crate::{
+    config::model::{Acceleration, FailurePolicy, ObjectName},
+    mesh::model::{Snapshot, Way, Workload},
+};
+
+/// A local pod whose namespace is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Cookie of its network namespace.
+    pub netns: u64,
+    /// The agent's listener inside; 0 where there is none.
+    pub listener: u16,
+}
+
+/// What stands at a frontend; the group that holds the endpoints is chosen when it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontend {
+    /// Its number in the names map.
+    pub service: u32,
+    /// What becomes of connections.
+    pub verdict: Verdict,
+    /// The slots, in order.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The contents of the maps that policy fills.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// netns cookie → pod.
+    pub workloads: HashMap<u64, policy::Workload>,
+    /// Address → pod of this node.
+    pub local_pods: HashMap<Ipv4Be, LocalPod>,
+    /// Ports that stay plain TCP.
+    pub excluded_ports: HashMap<ExcludedPort, u32>,
+    /// Address and port → service.
+    pub frontends: HashMap<FrontendKey, Frontend>,
+}
+
+const TCP: u16 = 6;
+
+/// Compiles a snapshot for the pods that are enrolled.
+pub fn compile(
+    snapshot: &Snapshot,
+    enrolled: &BTreeMap<ObjectName, Enrolled>,
+    ids: &mut Ids,
+) -> Tables {
+    let mut tables = Tables::default();
+    for (name, pod) in enrolled {
+        if let Some(workload) = snapshot.workloads.get(name) {
+            add_pod(&mut tables, workload, *pod, ids);
+        }
+    }
+    for (address, frontend) in &snapshot.frontends {
+        let IpAddr::V4(ip) = address.ip() else {
+            continue;
+        };
+        let key = FrontendKey {
+            address: Ipv4Be::from_octets(ip.octets()),
+            port: PortBe::new(address.port()),
+            protocol: TCP,
+        };
+        let port = frontend.service_port();
+        let verdict = match port.way {
+            Way::Direct => Verdict::Direct,
+            Way::Agent => Verdict::Agent,
+            Way::Pass => Verdict::Pass,
+            Way::Deny => Verdict::Deny,
+        };
+        let ready: Vec<_> = port
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.ready)
+            .filter_map(|endpoint| match endpoint.address.ip() {
+                IpAddr::V4(ip) => Some((ip, endpoint)),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        let weights: Vec<u32> = ready.iter().map(|(_, endpoint)| endpoint.weight).collect();
+        let endpoints = ready
+            .iter()
+            .zip(alias::table(&weights))
+            .map(|((ip, endpoint), slot)| Endpoint {
+                address: Ipv4Be::from_octets(ip.octets()),
+                port: PortBe::new(endpoint.address.port()),
+                reserved: 0,
+                workload: endpoint.workload.as_ref().map_or(0, |workload| {
+                    ids.id(NameKind::Workload, &workload.name.to_string())
+                }),
+                threshold: slot.threshold,
+                alias: slot.alias,
+            })
+            .collect();
+        let service = ids.id(NameKind::Service, &frontend.service.host);
+        tables.frontends.insert(
+            key,
+            Frontend {
+                service,
+                verdict,
+                endpoints,
+            },
+        );
+    }
+    tables
+}
+
+fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Ids) {
+    let id = ids.id(NameKind::Workload, &workload.name.to_string());
+    let mut bits = 0;
+    match workload.acceleration {
+        Acceleration::Auto => {}
+        Acceleration::On => bits |= flags::FORCE_ACCELERATION,
+        Acceleration::Off => bits |= flags::NO_ACCELERATION,
+    }
+    if !workload.acceleration_exclude_ports.is_empty() {
+        bits |= flags::EXCLUDES_PORTS;
+    }
+    if workload.failure_policy == FailurePolicy::Closed {
+        bits |= flags::FAIL_CLOSED;
+    }
+    let addresses = workload
+        .addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(ip) => Some(Ipv4Be::from_octets(ip.octets())),
+            IpAddr::V6(_) => None,
+        });
+    let mut own = Ipv4Be::default();
+    for address in addresses {
+        if own == Ipv4Be::default() {
+            own = address;
+        }
+        let local = LocalPod {
+            netns: pod.netns,
+            workload: id,
+            flags: bits,
+        };
+        tables.local_pods.insert(address, local);
+    }
+    let entry = policy::Workload {
+        id,
+        address: own,
+        listener: PortBe::new(pod.listener),
+        reserved: 0,
+        flags: bits,
+    };
+    tables.workloads.insert(pod.netns, entry);
+    for &port in &workload.acceleration_exclude_ports {
+        let key = ExcludedPort {
+            workload: id,
+            port: PortBe::new(port),
+            reserved: 0,
+        };
+        tables.excluded_ports.insert(key, 1);
+    }
+}

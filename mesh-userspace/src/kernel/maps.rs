@@ -1,0 +1,430 @@
+//! The pinned maps, read from bpffs: typed, with or without an agent.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray},
+};
+use mesh_common::{
+    Ipv4Be, PortBe,
+    connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, listener},
+    names::{self, Name, NameKey, NameKind},
+    policy::{
+        Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
+    },
+    settings::Settings,
+    traffic::{Event, Traffic, TrafficKey},
+};
+use serde_json::{Value, json};
+
+use super::{
+    connections,
+    ids::Ids,
+    loader::{MAPS, PinDir},
+    tables::{self, verdict_name},
+};
+
+/// The maps of one node's agent.
+#[derive(Debug)]
+pub struct PinnedMaps {
+    directory: PathBuf,
+}
+
+/// A pinned map.
+#[derive(Debug, Clone)]
+pub struct MapInfo {
+    /// Name of the pin.
+    pub name: String,
+    /// `hash`, `lru_hash`, `array`…
+    pub kind: String,
+    /// In bytes.
+    pub key_size: u32,
+    /// In bytes.
+    pub value_size: u32,
+    /// Capacity; 0 where memory alone bounds it.
+    pub max_entries: u32,
+    /// Entries now.
+    pub entries: u64,
+    /// The pin.
+    pub path: PathBuf,
+}
+
+/// Why maps could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    /// No agent has pinned anything, or not this one.
+    #[error("nothing is pinned at {}: no agent has run with this --bpffs and --node-name", .0.display())]
+    NothingPinned(PathBuf),
+    /// Several agents have, and none was named.
+    #[error("several nodes are pinned below {}: {}: choose one with --node-name", .directory.display(), .nodes.join(", "))]
+    SeveralNodes {
+        /// Below which.
+        directory: PathBuf,
+        /// Their names.
+        nodes: Vec<String>,
+    },
+    /// The map is not there.
+    #[error("no map {name} below {}: `meshctl maps list` shows those there are", .directory.display())]
+    UnknownMap {
+        /// As asked.
+        name: String,
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// A folder or pin could not be read.
+    #[error("reading {}: {source}", .path.display())]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What kind of failure a [`MapsError`] is, for the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapsFailure {
+    /// There is no agent's layout.
+    NothingPinned,
+    /// The name or key that was given makes no sense.
+    WrongUsage,
+    /// Needs a privilege.
+    NoPermission,
+    /// Anything else.
+    Other,
+}
+
+impl MapsError {
+    /// What kind of failure it is.
+    pub fn failure(&self) -> MapsFailure {
+        match self {
+            Self::NothingPinned(_) => MapsFailure::NothingPinned,
+            Self::SeveralNodes { .. } | Self::UnknownMap { .. } => MapsFailure::WrongUsage,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                MapsFailure::NoPermission
+            }
+            Self::Read { .. } => MapsFailure::Other,
+        }
+    }
+}
+
+/// Finds the maps below `bpffs/zerohop/v<LAYOUT>/`: of the node named, else of the only one there is.
+pub fn open(bpffs: &Path, node: Option<&str>) -> Result<PinnedMaps, MapsError> {
+    let root = PinDir::new(bpffs, "");
+    let mut found = folders(root.path())?;
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
+    if let Some(node) = node {
+        found.retain(|path| name(path) == node);
+    }
+    match found.as_slice() {
+        [] => Err(MapsError::NothingPinned(root.path().to_owned())),
+        [only] => Ok(PinnedMaps {
+            directory: only.clone(),
+        }),
+        several => Err(MapsError::SeveralNodes {
+            directory: root.path().to_owned(),
+            nodes: several.iter().map(name).collect(),
+        }),
+    }
+}
+
+/// Sub-folders; none where the folder itself is missing.
+fn folders(of: &Path) -> Result<Vec<PathBuf>, MapsError> {
+    let failed = |source| MapsError::Read {
+        path: of.to_owned(),
+        source,
+    };
+    let entries = match of.read_dir() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+type Entries = Vec<(Value, Value)>;
+
+impl PinnedMaps {
+    /// All of them, by name.
+    pub fn list(&self) -> Result<Vec<MapInfo>, MapsError> {
+        let mut names = MAPS;
+        names.sort_unstable();
+        names.into_iter().map(|name| self.info(name)).collect()
+    }
+
+    fn pin(&self, name: &str) -> PathBuf {
+        self.directory.join("maps").join(name)
+    }
+
+    fn info(&self, name: &str) -> Result<MapInfo, MapsError> {
+        let path = self.pin(name);
+        let info = KernelInfo::from_pin(&path).map_err(unreadable(&path))?;
+        let kind = info.map_type().ok();
+        let entries = match kind {
+            Some(MapType::Array | MapType::PerCpuArray) => u64::from(info.max_entries()),
+            Some(MapType::SockHash) => 0,
+            _ => self.dump(name)?.len() as u64,
+        };
+        Ok(MapInfo {
+            name: name.to_owned(),
+            kind: kind.map_or_else(|| "unknown".into(), |kind| spelled(&format!("{kind:?}"))),
+            key_size: info.key_size(),
+            value_size: info.value_size(),
+            max_entries: info.max_entries(),
+            entries,
+            path,
+        })
+    }
+
+    /// Every entry of a map: key and value, with numbers turned back into names.
+    pub fn dump(&self, name: &str) -> Result<Entries, MapsError> {
+        let names = self.names()?;
+        let workload = |id| named(&names, NameKind::Workload, id);
+        let service = |id| named(&names, NameKind::Service, id);
+        match name {
+            names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
+                let value = json!({
+                    "workload": workload(w.id), "address": ip(w.address), "listener": w.listener.get(),
+                    "acceleration": w.flags & flags::NO_ACCELERATION == 0,
+                    "failClosed": w.flags & flags::FAIL_CLOSED != 0,
+                });
+                (json!(netns.to_string()), value)
+            }),
+            names::FRONTENDS => self.entries(names::FRONTENDS, |key: FrontendKey, f: Frontend| {
+                let value = json!({
+                    "service": service(f.service), "verdict": verdict_name(f.verdict),
+                    "group": f.group, "slots": f.slots,
+                });
+                (json!(at(key.address, key.port)), value)
+            }),
+            names::ENDPOINTS => self.entries(names::ENDPOINTS, |key: EndpointKey, e: Endpoint| {
+                let value = json!({
+                    "endpoint": at(e.address, e.port), "workload": workload(e.workload),
+                    "threshold": e.threshold, "alias": e.alias,
+                });
+                (json!(format!("{}/{}", key.group, key.slot)), value)
+            }),
+            names::LOCAL_PODS => self.entries(names::LOCAL_PODS, |key: Ipv4Be, pod: LocalPod| {
+                let value = json!({
+                    "workload": workload(pod.workload), "netns": pod.netns.to_string(),
+                    "acceleration": pod.flags & flags::NO_ACCELERATION == 0,
+                });
+                (json!(ip(key)), value)
+            }),
+            names::EXCLUDED_PORTS => {
+                self.entries(names::EXCLUDED_PORTS, |key: ExcludedPort, _: u32| {
+                    (json!(format!("{}:{}", workload(key.workload), key.port.get())), json!(true))
+                })
+            }
+            names::HANDSHAKES => self.entries(names::HANDSHAKES, |key: HandshakeKey, h: Handshake| {
+                let (client, server) =
+                    (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
+                let value = json!({
+                    "clientNetns": key.client_netns.to_string(),
+                    "serverNetns": key.server_netns.to_string(),
+                    "cookie": h.cookie.to_string(), "sent": h.sent, "received": h.received,
+                    "service": service(h.service), "way": verdict_name(h.way),
+                });
+                (json!(format!("{client}>{server}")), value)
+            }),
+            names::PEERS => self.entries(names::PEERS, |key: u64, peer: u64| {
+                (json!(key.to_string()), json!(peer.to_string()))
+            }),
+            names::ORIGINS => self.entries(names::ORIGINS, |key: OriginKey, origin: Origin| {
+                let value = json!({
+                    "netns": key.netns.to_string(), "dialled": at(origin.address, origin.port),
+                });
+                (json!(at(key.address, key.port)), value)
+            }),
+            names::LISTENERS => self.entries(names::LISTENERS, |key: ListenerKey, bits: u32| {
+                let value = json!({
+                    "defers": bits & listener::DEFERS != 0, "blocks": bits & listener::BLOCKS != 0,
+                });
+                (json!(format!("{}:{}", key.netns, key.port.get())), value)
+            }),
+            names::TRAFFIC => self.entries(names::TRAFFIC, |key: TrafficKey, t: Traffic| {
+                let from_to = format!("{}>{}", workload(key.source), workload(key.destination));
+                let value = json!({
+                    "service": service(key.service), "way": verdict_name(key.way),
+                    "opened": t.opened, "closed": t.closed, "sent": t.sent, "received": t.received,
+                    "redirectedSent": t.redirected_sent, "redirectedReceived": t.redirected_received,
+                });
+                (json!(from_to), value)
+            }),
+            names::NAMES => self.entries(names::NAMES, |key: NameKey, name: Name| {
+                let kind = if key.kind == NameKind::Workload as u32 { "workload" } else { "service" };
+                (json!(format!("{kind}/{}", key.id)), json!(name.as_str()))
+            }),
+            names::SETTINGS => self.settings(),
+            names::EVENTS => self.events(),
+            names::CONNECTIONS => self.connections(&names),
+            names::SOCKETS => Ok(Vec::new()),
+            _ => Err(MapsError::UnknownMap {
+                name: name.to_owned(),
+                directory: self.directory.clone(),
+            }),
+        }
+    }
+
+    /// The value under a key, given as `dump` shows it.
+    pub fn get(&self, name: &str, key: &str) -> Result<Option<Value>, MapsError> {
+        let found = self
+            .dump(name)?
+            .into_iter()
+            .find(|(candidate, _)| match candidate {
+                Value::String(text) => text == key,
+                other => other
+                    .as_u64()
+                    .is_some_and(|number| key.parse() == Ok(number)),
+            });
+        Ok(found.map(|(_, value)| value))
+    }
+
+    fn names(&self) -> Result<Ids, MapsError> {
+        let path = self.pin(names::NAMES);
+        let map = tables::open::<NameKey, Name>(names::NAMES, &path).map_err(unreadable(&path))?;
+        Ok(Ids::from_entries(map.iter().filter_map(Result::ok)))
+    }
+
+    fn entries<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+        show: impl Fn(K, V) -> (Value, Value),
+    ) -> Result<Entries, MapsError> {
+        let path = self.pin(name);
+        let map = tables::open::<K, V>(name, &path).map_err(unreadable(&path))?;
+        // An entry that goes while the map is read is no error.
+        let mut entries: Entries = map
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(key, value)| show(key, value))
+            .collect();
+        entries.sort_by_cached_key(|(key, _)| key.to_string());
+        Ok(entries)
+    }
+
+    fn settings(&self) -> Result<Entries, MapsError> {
+        let path = self.pin(names::SETTINGS);
+        let settings = open_settings(&path)
+            .and_then(|map| map.get(&0, 0))
+            .map_err(unreadable(&path))?;
+        let value = json!({
+            "heartbeatNs": settings.heartbeat_ns, "acceleration": settings.acceleration != 0,
+        });
+        Ok(vec![(json!(0), value)])
+    }
+
+    fn events(&self) -> Result<Entries, MapsError> {
+        let path = self.pin(names::EVENTS);
+        let counts = events(&path).map_err(unreadable(&path))?;
+        Ok(counts
+            .into_iter()
+            .map(|(name, count)| (json!(name), json!(count)))
+            .collect())
+    }
+
+    fn connections(&self, names: &Ids) -> Result<Entries, MapsError> {
+        let path = self.directory.join("connections");
+        let records = connections::read(&path).map_err(|source| MapsError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(records
+            .iter()
+            .map(|record| {
+                let c = &record.connection;
+                let value = json!({
+                    "local": at(c.local_address, c.local_port),
+                    "remote": at(c.remote_address, c.remote_port),
+                    "dialled": at(c.dialled_address, c.dialled_port),
+                    "source": named(names, NameKind::Workload, c.source),
+                    "destination": named(names, NameKind::Workload, c.destination),
+                    "service": named(names, NameKind::Service, c.service),
+                    "way": verdict_name(c.way), "role": c.role, "peer": c.peer.to_string(),
+                    "sending": c.sending, "plain": connections::why(c.plain),
+                    "redirectedBytes": c.redirected_bytes, "redirectedMessages": c.redirected_messages,
+                    "tcpSent": record.tcp_sent, "tcpReceived": record.tcp_received, "state": record.state,
+                });
+                (json!(c.cookie.to_string()), value)
+            })
+            .collect())
+    }
+}
+
+/// The settings map.
+pub(super) fn open_settings(pin: &Path) -> Result<Array<MapData, Settings>, MapError> {
+    Map::from_map_data(MapData::from_pin(pin)?)?.try_into()
+}
+
+/// The programs' event counters, summed over the CPUs.
+pub(super) fn events(pin: &Path) -> Result<Vec<(&'static str, u64)>, MapError> {
+    let map: PerCpuArray<MapData, u64> = Map::from_map_data(MapData::from_pin(pin)?)?.try_into()?;
+    Event::ALL
+        .iter()
+        .map(|(event, name)| Ok((*name, map.get(&(*event as u32), 0)?.iter().sum())))
+        .collect()
+}
+
+fn unreadable<E: std::error::Error + Send + Sync + 'static>(
+    path: &Path,
+) -> impl FnOnce(E) -> MapsError {
+    let path = path.to_owned();
+    move |error| MapsError::Read {
+        path,
+        source: io_cause(error),
+    }
+}
+
+/// The system call's own error where there is one: it says whether a privilege is missing.
+fn io_cause<E: std::error::Error + Send + Sync + 'static>(error: E) -> io::Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>()
+            && let Some(code) = io.raw_os_error()
+        {
+            return io::Error::from_raw_os_error(code);
+        }
+        cause = current.source();
+    }
+    io::Error::other(error)
+}
+
+fn named(names: &Ids, kind: NameKind, id: u32) -> String {
+    names.name(kind, id).unwrap_or("unknown").to_owned()
+}
+
+fn ip(address: Ipv4Be) -> String {
+    Ipv4Addr::from(address.octets()).to_string()
+}
+
+fn at(address: Ipv4Be, port: PortBe) -> String {
+    SocketAddrV4::new(Ipv4Addr::from(address.octets()), port.get()).to_string()
+}
+
+/// `PerCpuArray` as the kernel's documentation spells it: `per_cpu_array`.
+fn spelled(variant: &str) -> String {
+    let mut spelled = String::new();
+    for c in variant.chars() {
+        if c.is_ascii_uppercase() && !spelled.is_empty() {
+            spelled.push('_');
+        }
+        spelled.push(c.to_ascii_lowercase());
+    }
+    spelled
+}
