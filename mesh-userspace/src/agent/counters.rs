@@ -1,0 +1,215 @@
+//! The kernel's counters as metrics: `istio_tcp_*` for direct connections, `zerohop_*` for what only
+//! Zerohop knows.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use mesh_common::{
+    names::NameKind,
+    policy::Verdict,
+    traffic::{Traffic, TrafficKey},
+};
+
+use crate::{
+    kernel::{node::Kernel, tables::verdict_name},
+    mesh::model::{Snapshot, WorkloadLabels},
+    telemetry::{self, Peers, ResponseFlags, ServiceLabels, TcpKey, TcpTotals, Telemetry},
+};
+
+/// Every name that a number in the maps may stand for, also of what has gone since.
+#[derive(Default)]
+struct Known {
+    workloads: HashMap<String, WorkloadLabels>,
+    services: HashMap<String, ServiceLabels>,
+    /// What was said last: a counter never goes back, though a connection that closes between two
+    /// readings may be missing from one of them.
+    said: HashMap<TrafficKey, Traffic>,
+}
+
+/// Reads the kernel's counters when metrics are asked for.
+pub struct Counters {
+    kernel: Arc<Kernel>,
+    telemetry: Arc<Telemetry>,
+    known: Mutex<Known>,
+}
+
+impl Counters {
+    /// Of these maps, into this telemetry.
+    pub fn new(kernel: Arc<Kernel>, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            kernel,
+            telemetry,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Learns the labels of what is in force.
+    pub fn remember(&self, snapshot: &Snapshot) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, workload) in &snapshot.workloads {
+            known
+                .workloads
+                .insert(name.to_string(), workload.telemetry.clone());
+        }
+        for (host, service) in &snapshot.services {
+            known
+                .services
+                .insert(host.to_string(), ServiceLabels::of(service));
+        }
+    }
+
+    /// Every family.
+    pub fn render(&self, openmetrics: bool) -> String {
+        let mut out = String::new();
+        let totals = self.totals();
+        self.hand_over(&totals);
+        self.telemetry.render(&mut out, openmetrics);
+        render_ways(&totals, &mut out, openmetrics);
+        self.render_events(&mut out, openmetrics);
+        if openmetrics {
+            out.push_str("# EOF\n");
+        }
+        out
+    }
+
+    fn totals(&self) -> HashMap<TrafficKey, Traffic> {
+        let read = match self.kernel.traffic() {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(%error, "reading the kernel's counters");
+                HashMap::new()
+            }
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, now) in read {
+            let said = known.said.entry(key).or_default();
+            *said = Traffic {
+                opened: said.opened.max(now.opened),
+                closed: said.closed.max(now.closed),
+                sent: said.sent.max(now.sent),
+                received: said.received.max(now.received),
+                redirected_sent: said.redirected_sent.max(now.redirected_sent),
+                redirected_received: said.redirected_received.max(now.redirected_received),
+            };
+        }
+        known.said.clone()
+    }
+
+    /// Direct connections have no other reporter; what goes by the agent, the proxy counts itself.
+    fn hand_over(&self, totals: &HashMap<TrafficKey, Traffic>) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = || telemetry::same_labels(telemetry::UNKNOWN);
+        let mut sums: HashMap<TcpKey, TcpTotals> = HashMap::new();
+        for (key, traffic) in totals
+            .iter()
+            .filter(|(key, _)| key.way != Verdict::Agent as u32)
+        {
+            let workload = |id| {
+                let name = self.kernel.name(NameKind::Workload, id);
+                name.and_then(|name| known.workloads.get(&name).cloned())
+                    .unwrap_or_else(unknown)
+            };
+            let service = self
+                .kernel
+                .name(NameKind::Service, key.service)
+                .and_then(|host| known.services.get(&host).cloned())
+                .unwrap_or_else(ServiceLabels::unknown);
+            let labels = TcpKey {
+                peers: Peers {
+                    source: workload(key.source),
+                    destination: workload(key.destination),
+                    service,
+                },
+                flags: ResponseFlags::default(),
+            };
+            // Seen from the client, as Istio counts: received is the request, sent the response.
+            sums.entry(labels).or_default().add(TcpTotals {
+                opened: traffic.opened,
+                closed: traffic.closed,
+                sent: traffic.received,
+                received: traffic.sent,
+            });
+        }
+        for (labels, totals) in sums {
+            self.telemetry.set_tcp(labels, totals);
+        }
+    }
+
+    fn render_events(&self, out: &mut String, openmetrics: bool) {
+        let events = match self.kernel.events() {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(%error, "reading the kernel's event counters");
+                return;
+            }
+        };
+        family(
+            out,
+            "zerohop_kernel_events",
+            "What the programs met (docs/bpf-maps.md).",
+            openmetrics,
+        );
+        for (event, count) in events {
+            let _ = writeln!(
+                out,
+                "zerohop_kernel_events_total{{event=\"{event}\"}} {count}"
+            );
+        }
+    }
+}
+
+/// Reads one number of a pair's totals.
+type Field = fn(&Traffic) -> u64;
+
+fn render_ways(totals: &HashMap<TrafficKey, Traffic>, out: &mut String, openmetrics: bool) {
+    let mut ways: HashMap<&str, Traffic> = HashMap::new();
+    for (key, traffic) in totals {
+        let sum = ways.entry(verdict_name(key.way)).or_default();
+        sum.opened += traffic.opened;
+        sum.closed += traffic.closed;
+        sum.sent += traffic.sent;
+        sum.received += traffic.received;
+        sum.redirected_sent += traffic.redirected_sent;
+        sum.redirected_received += traffic.redirected_received;
+    }
+    let mut ways: Vec<_> = ways.into_iter().collect();
+    ways.sort_unstable_by_key(|(way, _)| *way);
+    let families: [(&str, &str, Field); 4] = [
+        (
+            "zerohop_connections_opened",
+            "Connections of enrolled pods, by the way they took.",
+            |t| t.opened,
+        ),
+        (
+            "zerohop_connections_closed",
+            "Of those, closed ones.",
+            |t| t.closed,
+        ),
+        ("zerohop_bytes", "Payload bytes of both directions.", |t| {
+            t.sent + t.received
+        }),
+        (
+            "zerohop_redirected_bytes",
+            "Of those, bytes that went from socket to socket.",
+            |t| t.redirected_sent + t.redirected_received,
+        ),
+    ];
+    for (name, help, field) in families {
+        family(out, name, help, openmetrics);
+        for (way, traffic) in &ways {
+            let _ = writeln!(out, "{name}_total{{way=\"{way}\"}} {}", field(traffic));
+        }
+    }
+}
+
+/// A counter's head: OpenMetrics names the family, Prometheus' text format the sample.
+fn family(out: &mut String, name: &str, help: &str, openmetrics: bool) {
+    let suffix = if openmetrics { "" } else { "_total" };
+    let _ = writeln!(
+        out,
+        "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} counter"
+    );
+}

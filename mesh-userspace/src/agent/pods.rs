@@ -1,0 +1,165 @@
+//! The local pods: their namespaces, and the agent's listeners in them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use crate::{
+    config::model::{ObjectName, PodPlace},
+    kernel::{compile::Enrolled, netns::Netns, node::Kernel},
+    mesh::model::{Snapshot, Workload},
+    proxy::{Proxy, interception::PodSockets},
+};
+
+/// A pod whose connections the programs see.
+struct EnrolledPod {
+    netns: Arc<Netns>,
+    listener: u16,
+}
+
+/// All local pods.
+#[derive(Default)]
+pub struct Pods {
+    enrolled: BTreeMap<ObjectName, EnrolledPod>,
+    /// Why the others are not.
+    failed: BTreeMap<ObjectName, String>,
+}
+
+/// A row for `status`.
+pub struct PodRow {
+    /// The pod.
+    pub name: ObjectName,
+    /// Path of its namespace.
+    pub netns: String,
+    /// The agent's listener, on 127.0.0.1 inside.
+    pub listener: u16,
+}
+
+impl Pods {
+    /// Enrols what is new or has come back, lets go of what is gone. True: something changed.
+    pub fn reconcile(&mut self, snapshot: &Snapshot, proxy: &Proxy, kernel: &Kernel) -> bool {
+        let local: HashMap<&ObjectName, &Workload> = snapshot
+            .workloads
+            .iter()
+            .filter(|(_, workload)| workload.local)
+            .map(|(name, workload)| (name, &**workload))
+            .collect();
+        let mut changed = false;
+        let gone: Vec<ObjectName> = self
+            .enrolled
+            .iter()
+            .filter(|(name, pod)| {
+                let wanted = local.get(name).and_then(|workload| netns_of(workload));
+                wanted != Some(pod.netns.path()) || !pod.netns.is_current()
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            proxy.remove_pod(&name);
+            if let Some(pod) = self.enrolled.remove(&name)
+                && let Err(error) = kernel.forget_listeners(pod.netns.cookie())
+            {
+                tracing::warn!(pod = %name, %error, "forgetting the listeners of a pod that is gone");
+            }
+            changed = true;
+        }
+        self.failed.retain(|name, _| local.contains_key(name));
+        let mut fresh: Vec<Arc<Netns>> = Vec::new();
+        for (name, workload) in local {
+            if self.enrolled.contains_key(name) {
+                continue;
+            }
+            match enrol(workload, proxy) {
+                Ok(pod) => {
+                    tracing::info!(pod = %name, netns = %pod.netns.path().display(), "enrolled");
+                    self.failed.remove(name);
+                    fresh.push(Arc::clone(&pod.netns));
+                    self.enrolled.insert(name.clone(), pod);
+                    changed = true;
+                }
+                Err(reason) => {
+                    if self.failed.get(name) != Some(&reason) {
+                        tracing::warn!(pod = %name, reason, "not enrolled");
+                        self.failed.insert(name.clone(), reason);
+                    }
+                }
+            }
+        }
+        let fresh: Vec<&Netns> = fresh.iter().map(AsRef::as_ref).collect();
+        if !fresh.is_empty()
+            && let Err(error) = kernel.note_listeners(&fresh)
+        {
+            tracing::warn!(%error, "listeners that were there before are not accelerated");
+        }
+        changed
+    }
+
+    /// What the maps are compiled for.
+    pub fn enrolled(&self) -> BTreeMap<ObjectName, Enrolled> {
+        let entry = |pod: &EnrolledPod| Enrolled {
+            netns: pod.netns.cookie(),
+            listener: pod.listener,
+        };
+        self.enrolled
+            .iter()
+            .map(|(name, pod)| (name.clone(), entry(pod)))
+            .collect()
+    }
+
+    /// For `status`.
+    pub fn rows(&self) -> Vec<PodRow> {
+        let row = |(name, pod): (&ObjectName, &EnrolledPod)| PodRow {
+            name: name.clone(),
+            netns: pod.netns.path().display().to_string(),
+            listener: pod.listener,
+        };
+        self.enrolled.iter().map(row).collect()
+    }
+
+    /// The first pod that is not enrolled, and why.
+    pub fn failure(&self) -> Option<String> {
+        self.failed
+            .iter()
+            .next()
+            .map(|(name, reason)| format!("pod {name}: {reason}"))
+    }
+}
+
+fn netns_of(workload: &Workload) -> Option<&Path> {
+    match &workload.place {
+        Some(PodPlace::Netns(path)) => Some(path),
+        Some(PodPlace::Cgroup(_)) | None => None,
+    }
+}
+
+fn enrol(workload: &Workload, proxy: &Proxy) -> Result<EnrolledPod, String> {
+    let Some(path) = netns_of(workload) else {
+        return Err(match &workload.place {
+            Some(PodPlace::Cgroup(_)) => {
+                "zerohop.dev/cgroup: pods in the host's namespace are not supported in this version; \
+                 their connections stay as they are"
+                    .into()
+            }
+            _ => "a local pod without annotation zerohop.dev/netns: name its network namespace there".into(),
+        });
+    };
+    let netns = Arc::new(Netns::open(path).map_err(|error| error.to_string())?);
+    let listeners = netns
+        .listeners(proxy.workers())
+        .map_err(|error| error.to_string())?;
+    let listener = listeners
+        .first()
+        .and_then(|listener| listener.local_addr().ok())
+        .map_or(0, |address| address.port());
+    let sockets = PodSockets {
+        cookie: netns.cookie(),
+        handle: Some(netns.clone()),
+        ..PodSockets::new(workload.name.clone())
+    };
+    proxy
+        .add_pod(&sockets, &workload.name, listeners)
+        .map_err(|error| error.to_string())?;
+    Ok(EnrolledPod { netns, listener })
+}
