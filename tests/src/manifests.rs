@@ -1,0 +1,248 @@
+//! The folder of manifests that an agent reads: written as `kubectl` and editors do, by rename.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::pod::Pod;
+
+/// A folder of manifests.
+#[derive(Clone, Debug)]
+pub struct Manifests {
+    dir: PathBuf,
+}
+
+/// What a Kubernetes service is to be.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Which pods are behind it; empty where `EndpointSlice`s say so.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// A service's port.
+#[derive(Clone, Debug)]
+pub struct ServicePort {
+    /// Its name, whose prefix is the protocol: `http`, `http2-x`, `grpc`, `tcp`.
+    pub name: String,
+    /// What clients dial.
+    pub port: u16,
+    /// Where the pods listen.
+    pub target_port: u16,
+}
+
+/// A service of a [`crate::Lab`], with its address.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// What was asked for.
+    pub spec: ServiceSpec,
+    /// Its cluster IP.
+    pub address: Ipv4Addr,
+}
+
+impl ServiceSpec {
+    /// The service `name` in the namespace `default`, over the pods with the label `app: <name>`.
+    pub fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            namespace: "default".to_owned(),
+            selector: BTreeMap::from([("app".to_owned(), name.clone())]),
+            name,
+            ports: Vec::new(),
+        }
+    }
+
+    /// In another namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// With a port whose pods listen on the same number.
+    #[must_use]
+    pub fn port(self, name: impl Into<String>, port: u16) -> Self {
+        self.port_to(name, port, port)
+    }
+
+    /// With a port whose pods listen on `target_port`.
+    #[must_use]
+    pub fn port_to(mut self, name: impl Into<String>, port: u16, target_port: u16) -> Self {
+        self.ports.push(ServicePort {
+            name: name.into(),
+            port,
+            target_port,
+        });
+        self
+    }
+
+    /// Over other pods.
+    #[must_use]
+    pub fn selector(mut self, labels: &[(&str, &str)]) -> Self {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        self.selector = labels.iter().map(owned).collect();
+        self
+    }
+}
+
+impl Manifests {
+    /// Makes the folder.
+    pub fn new(dir: impl Into<PathBuf>) -> Result<Self> {
+        let dir = dir.into();
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes the file `name` (`rules.yaml`) at once, by renaming.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        // Not a manifest's ending: an agent that sees it does not read it.
+        let draft = self.dir.join(format!(".{name}.draft"));
+        fs::write(&draft, text).with_context(|| format!("write {}", draft.display()))?;
+        fs::rename(&draft, &path).with_context(|| format!("rename to {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Writes the file `name` in place, as `echo > file` does.
+    pub fn write_in_place(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Removes the file `name`.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    }
+
+    /// Writes the manifest of a pod that runs on `node`.
+    pub fn pod(&self, node: &str, pod: &Pod) -> Result<PathBuf> {
+        self.pod_in(node, pod, pod.netns())
+    }
+
+    /// Writes the manifest of a pod with another network namespace than its own: one that does not
+    /// exist, say.
+    pub fn pod_in(&self, node: &str, pod: &Pod, netns: &str) -> Result<PathBuf> {
+        let spec = pod.spec();
+        let mut annotations = spec.annotations.clone();
+        annotations.insert("zerohop.dev/netns".to_owned(), netns.to_owned());
+        // Flow collections of JSON are YAML, and need no quoting rules of their own.
+        let text = format!(
+            "apiVersion: v1\n\
+             kind: Pod\n\
+             metadata:\n  \
+               name: {}\n  \
+               namespace: {}\n  \
+               labels: {}\n  \
+               annotations: {}\n\
+             spec:\n  \
+               nodeName: {}\n  \
+               serviceAccountName: {}\n\
+             status:\n  \
+               podIP: {address}\n  \
+               podIPs: [{{ip: {address}}}]\n",
+            spec.name,
+            spec.namespace,
+            json!(spec.labels),
+            json!(annotations),
+            json!(node),
+            spec.service_account,
+            address = pod.address(),
+        );
+        self.write(&pod_file(pod), &text)
+    }
+
+    /// Removes a pod's manifest.
+    pub fn remove_pod(&self, pod: &Pod) -> Result<()> {
+        self.remove(&pod_file(pod))
+    }
+
+    /// Writes a service's manifest.
+    pub fn service(&self, service: &Service) -> Result<PathBuf> {
+        let spec = &service.spec;
+        let mut text = format!(
+            "apiVersion: v1\n\
+             kind: Service\n\
+             metadata:\n  \
+               name: {}\n  \
+               namespace: {}\n\
+             spec:\n  \
+               clusterIP: {}\n",
+            spec.name, spec.namespace, service.address
+        );
+        if !spec.selector.is_empty() {
+            let _ = writeln!(text, "  selector: {}", json!(spec.selector));
+        }
+        text += "  ports:\n";
+        for port in &spec.ports {
+            let _ = writeln!(
+                text,
+                "    - {{name: {}, port: {}, targetPort: {}}}",
+                json!(port.name),
+                port.port,
+                port.target_port
+            );
+        }
+        self.write(
+            &format!("service-{}-{}.yaml", spec.namespace, spec.name),
+            &text,
+        )
+    }
+
+    /// Writes the one `EndpointSlice` of `service`'s port `port`: addresses, and whether each is
+    /// ready.
+    pub fn endpoint_slice(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        endpoints: &[(Ipv4Addr, bool)],
+    ) -> Result<PathBuf> {
+        let spec = &service.spec;
+        let mut text = format!(
+            "apiVersion: discovery.k8s.io/v1\n\
+             kind: EndpointSlice\n\
+             metadata:\n  \
+               name: {name}-1\n  \
+               namespace: {}\n  \
+               labels: {{kubernetes.io/service-name: {name}}}\n\
+             addressType: IPv4\n\
+             ports:\n  \
+               - {{name: {}, port: {}, protocol: TCP}}\n\
+             endpoints:\n",
+            spec.namespace,
+            json!(port.name),
+            port.target_port,
+            name = spec.name,
+        );
+        for (address, ready) in endpoints {
+            let _ = writeln!(
+                text,
+                "  - {{addresses: [{address}], conditions: {{ready: {ready}}}}}"
+            );
+        }
+        self.write(
+            &format!("endpoints-{}-{}.yaml", spec.namespace, spec.name),
+            &text,
+        )
+    }
+}
+
+fn pod_file(pod: &Pod) -> String {
+    format!("pod-{}-{}.yaml", pod.spec().namespace, pod.spec().name)
+}
