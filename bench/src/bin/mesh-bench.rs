@@ -1,0 +1,92 @@
+//! `cargo xtask bench`: runs the benchmarks and writes target/bench/NAME.json.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use bench::{l4, l7, start};
+use clap::{Parser, ValueEnum};
+
+/// Measure what Zerohop costs and gains, arm against arm.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Arguments {
+    /// Which; all by default
+    names: Vec<Name>,
+    /// A first impression within a minute each, instead of figures to rely on
+    #[arg(long)]
+    quick: bool,
+    /// Rounds over all arms
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only these arms, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    arms: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Bytes and connections between two pods
+    L4,
+    /// Requests by proxies
+    L7,
+    /// Time until ready, and until a changed rule is in effect
+    Start,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let all = [Name::L4, Name::L7, Name::Start];
+    let names = if arguments.names.is_empty() {
+        &all[..]
+    } else {
+        &arguments.names
+    };
+    for name in names {
+        match name {
+            Name::L4 => {
+                let mut plan = if arguments.quick {
+                    l4::Plan::quick()
+                } else {
+                    l4::Plan::full()
+                };
+                plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
+                plan.arms.clone_from(&arguments.arms);
+                l4::run(&plan, &result("l4"))?;
+            }
+            Name::L7 => {
+                let mut plan = if arguments.quick {
+                    l7::Plan::quick()
+                } else {
+                    l7::Plan::full()
+                };
+                plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
+                plan.arms.clone_from(&arguments.arms);
+                l7::run(&plan, &result("l7"))?;
+            }
+            Name::Start => {
+                let rounds = arguments
+                    .rounds
+                    .unwrap_or(if arguments.quick { 5 } else { 20 });
+                start::run(rounds, &result("start"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where figures go: always below the workspace's own `target`, so that they are found.
+fn result(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let root = root.expect("invariant: bench lies one folder below the workspace");
+    root.join("target/bench").join(format!("{name}.json"))
+}
