@@ -1,0 +1,75 @@
+//! `cargo xtask`: the one entry point of a contributor. Each command sets up what it needs first.
+
+mod bench;
+mod binaries;
+mod check;
+mod privileges;
+mod setup;
+mod shell;
+mod suite;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, build, demonstrate, test, measure and check Zerohop.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what building and testing need (also run by every other command)
+    Setup,
+    /// Build the release binaries of the agent and meshctl
+    Build,
+    /// Show Zerohop at work on this machine: Bookinfo, its routes, and what it costs
+    Demo {
+        /// Passed on to the demo: --stay leaves it up, --requests N per scenario
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run every test; the last line counts: `N passed, N failed`
+    Test {
+        /// Passed on to `cargo test`: a name to filter by, or `-p CRATE`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Measure: l4, l7 or start (all of them without a name); results go to target/bench/
+    Bench {
+        /// NAME and the benchmark's own options, such as --quick
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// What CI checks besides the tests: format, lints, docs, dependencies, file sizes
+    Check,
+    /// Run a command in a pod of a demo that was left up with `demo --stay`
+    Exec {
+        /// The pod, then the command after `--`
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Build => binaries::release(),
+        Command::Demo { arguments } => binaries::demo(&arguments),
+        Command::Test { arguments } => suite::run(&arguments),
+        Command::Bench { arguments } => bench::run(&arguments),
+        Command::Check => check::run(),
+        Command::Exec { arguments } => binaries::exec(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
