@@ -21,7 +21,7 @@ use crate::{
         model::{HttpRoute, Protocol, RetryPolicy, WeightedDestination, Workload},
         route::{apply_request_headers, apply_response_headers, apply_rewrite, upstream_authority},
     },
-    telemetry::{RequestRecord, ResponseFlags, Target},
+    telemetry::{RequestRecord, ResponseFlags},
 };
 
 /// Where a request goes, and by which route.
@@ -44,7 +44,7 @@ pub async fn forward(
 ) -> Result<Box<Answer>, Failure> {
     let destination = &to.destination.destination;
     if let Some(service) = &destination.service {
-        record.target = Target::Service(service.clone());
+        record.target.set(service);
     }
     if let Some(reason) = &destination.invalid {
         return Err(Failure::NoCluster(reason.clone()));

@@ -31,6 +31,13 @@ pub enum Target {
 }
 
 impl Target {
+    /// Names a service, which mostly is the one that it names already.
+    pub fn set(&mut self, service: &Arc<Service>) {
+        if !matches!(self, Self::Service(named) if Arc::ptr_eq(named, service)) {
+            *self = Self::Service(service.clone());
+        }
+    }
+
     /// `destination_service`, for people.
     pub fn host(&self) -> &str {
         match self {
