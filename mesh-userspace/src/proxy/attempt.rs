@@ -9,27 +9,51 @@ use super::{
     body::{ContinueSignal, RequestBody},
     client::Client,
     failure::Failure,
+    headers,
     outbound::Outbound,
     upstream::{Http1Connection, InFlight, Server},
 };
+
+/// Which version a server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speak {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2 {
+        /// By the port. Else it is what the client speaks, and a server that does not gets HTTP/1.1.
+        declared: bool,
+    },
+}
+
+impl Speak {
+    /// Whether it is HTTP/2.
+    pub fn is_http2(self) -> bool {
+        self != Self::Http1
+    }
+}
 
 /// Sends a request to a server. Where it fails and the request is still there, nothing of it was sent.
 pub async fn send(
     client: &Client,
     server: &Rc<Server>,
     outbound: &mut Outbound,
-    http2: bool,
+    version: Speak,
     expects_continue: bool,
     connect_timeout: Duration,
 ) -> Result<Box<Answer>, Failure> {
-    let in_flight = server.begin();
-    if http2 {
-        return send_http2(client, in_flight, outbound, connect_timeout).await;
+    if let Speak::Http2 { declared } = version {
+        if let Some(answer) =
+            send_http2(client, server, outbound, declared, connect_timeout).await?
+        {
+            return Ok(answer);
+        }
+        headers::for_http1(outbound.request()).map_err(Failure::BadRequest)?;
     }
     if expects_continue && !outbound.request().body().is_empty() {
         hold_body(outbound.request());
     }
-    send_http1(client, in_flight, outbound, connect_timeout).await
+    send_http1(client, server.begin(), outbound, connect_timeout).await
 }
 
 async fn send_http1(
@@ -81,13 +105,15 @@ async fn connect_http1(
         .map_err(|source| Failure::from_hyper(address, source))
 }
 
+/// `None`: the server does not speak HTTP/2, and nothing was sent.
 async fn send_http2(
     client: &Client,
-    in_flight: InFlight,
+    server: &Rc<Server>,
     outbound: &mut Outbound,
+    declared: bool,
     connect_timeout: Duration,
-) -> Result<Box<Answer>, Failure> {
-    let server = in_flight.server().clone();
+) -> Result<Option<Box<Answer>>, Failure> {
+    let in_flight = server.begin();
     let address = server.address;
     let mut fresh = false;
     loop {
@@ -96,12 +122,18 @@ async fn send_http2(
             let upstreams = &client.pod.upstreams;
             upstreams.connect(address, connect_timeout).await
         };
-        let mut stream = server
-            .http2_stream(connect)
+        let stream = server
+            .http2_stream(declared, connect)
             .await
             .map_err(|source| Failure::Connect { address, source })?;
+        let Some(mut stream) = stream else {
+            return Ok(None);
+        };
         let mut error = match stream.sender.try_send_request(outbound.take()).await {
-            Ok(answer) => return Ok(Answer::by_http2(answer, stream.into_place(), in_flight)),
+            Ok(answer) => {
+                let answer = Answer::by_http2(answer, stream.into_place(), in_flight);
+                return Ok(Some(answer));
+            }
             Err(error) => error,
         };
         let unsent = error.take_message();

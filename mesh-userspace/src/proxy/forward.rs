@@ -6,7 +6,8 @@ use http::{HeaderValue, Method, Request, Uri, Version, header::HOST, uri::Author
 
 use super::{
     answer::Answer,
-    attempt, balance,
+    attempt::{self, Speak},
+    balance,
     client::Client,
     failure::Failure,
     headers::{self, Survey},
@@ -51,9 +52,9 @@ pub async fn forward(
     }
     let request = outbound.request();
     let client_http2 = request.version() == Version::HTTP_2;
-    let http2 = speaks_http2(destination.protocol, client_http2);
+    let speak = speak(destination.protocol, client_http2);
     // This hop's fields go before the rule's operations: what a rule adds is meant for the upstream.
-    headers::strip_request(request.headers_mut(), survey, http2);
+    headers::strip_request(request.headers_mut(), survey, speak.is_http2());
     rewrite(request, to).map_err(Failure::BadRequest)?;
     apply_request_headers(to.route, Some(to.destination), request.headers_mut());
 
@@ -66,7 +67,7 @@ pub async fn forward(
         client,
         choices: choices.as_deref(),
         policy: Some(&to.route.retries),
-        http2,
+        speak,
         survey,
         connect_timeout: destination.connect_timeout,
         timeouts: Timeouts::new(to.route.timeout, to.route.retries.per_try_timeout),
@@ -85,25 +86,30 @@ pub async fn passthrough(
     outbound: &mut Outbound,
 ) -> Result<Box<Answer>, Failure> {
     let request = outbound.request();
-    let http2 = request.version() == Version::HTTP_2;
-    headers::strip_request(request.headers_mut(), survey, http2);
+    let client_http2 = request.version() == Version::HTTP_2;
+    let speak = speak(Protocol::Auto, client_http2);
+    headers::strip_request(request.headers_mut(), survey, speak.is_http2());
     let mut tries = Tries {
         client,
         choices: None,
         policy: None,
-        http2,
+        speak,
         survey,
         connect_timeout: super::tcp::CONNECT_TIMEOUT,
         timeouts: Timeouts::new(None, None),
     };
     let mut answer = tries.run(record, outbound).await?;
-    answer.pass_on(http2);
+    answer.pass_on(client_http2);
     Ok(answer)
 }
 
 /// HTTP/2 where the destination says so, else what the client speaks.
-fn speaks_http2(declared: Protocol, client_http2: bool) -> bool {
-    matches!(declared, Protocol::Grpc | Protocol::Http2) || client_http2
+fn speak(declared: Protocol, client_http2: bool) -> Speak {
+    match declared {
+        Protocol::Grpc | Protocol::Http2 => Speak::Http2 { declared: true },
+        _ if client_http2 => Speak::Http2 { declared: false },
+        _ => Speak::Http1,
+    }
 }
 
 /// Path and host as the route wants them.
@@ -140,7 +146,7 @@ struct Tries<'a> {
     /// Absent: to the address that the client dialled.
     choices: Option<&'a Choices>,
     policy: Option<&'a RetryPolicy>,
-    http2: bool,
+    speak: Speak,
     survey: &'a Survey,
     connect_timeout: Duration,
     timeouts: Timeouts,
@@ -152,16 +158,15 @@ impl Tries<'_> {
         record: &mut RequestRecord,
         outbound: &mut Outbound,
     ) -> Result<Box<Answer>, Failure> {
-        if self.http2 {
+        if self.speak.is_http2() {
             headers::for_http2(outbound.request(), &self.client.dialled.to_string())
         } else {
             headers::for_http1(outbound.request())
         }
         .map_err(Failure::BadRequest)?;
-        if self
-            .policy
-            .is_some_and(|policy| retry::needs_replay(policy, self.survey.grpc, self.http2))
-        {
+        if self.policy.is_some_and(|policy| {
+            retry::needs_replay(policy, self.survey.grpc, self.speak.is_http2())
+        }) {
             outbound.keep();
         }
         self.timeouts.start(outbound.tally());
@@ -176,7 +181,7 @@ impl Tries<'_> {
                     self.client,
                     &server,
                     outbound,
-                    self.http2,
+                    self.speak,
                     self.survey.expects_continue,
                     self.connect_timeout,
                 ));

@@ -79,6 +79,8 @@ pub struct Socket {
     tap: Rc<Tap>,
     /// Read again before the stream.
     unread: Bytes,
+    /// Bytes that were written already by somebody else: the next ones are swallowed.
+    skip: usize,
     traffic: Rc<Traffic>,
 }
 
@@ -91,6 +93,7 @@ impl Socket {
             stream,
             tap: Rc::default(),
             unread: Bytes::new(),
+            skip: 0,
             traffic: Rc::default(),
         }
     }
@@ -112,6 +115,11 @@ impl Socket {
         } else if !bytes.is_empty() {
             self.unread = [bytes, std::mem::take(&mut self.unread)].concat().into();
         }
+    }
+
+    /// The next `bytes` that are written were sent already.
+    pub fn skip_written(&mut self, bytes: usize) {
+        self.skip += bytes;
     }
 
     /// Closes so that the peer sees a reset, as it would have if the other end's reset had reached it.
@@ -179,6 +187,11 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.skip > 0 {
+            let n = self.skip.min(buf.len());
+            self.skip -= n;
+            return Poll::Ready(Ok(n));
+        }
         let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         if self.tap.open.get() {
             self.tap.keep(n, std::iter::once(buf));
@@ -192,6 +205,10 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.skip > 0 {
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |buf| buf));
+        }
         let n = ready!(self.poll_send(cx, bufs))?;
         if self.tap.open.get() {
             self.tap.keep(n, bufs.iter().map(|buf| &**buf));

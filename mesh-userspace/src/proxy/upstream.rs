@@ -4,6 +4,7 @@
 
 mod http1;
 mod http2;
+mod probe;
 mod resend;
 mod wake;
 
@@ -45,6 +46,8 @@ pub struct Server {
     )]
     idle: RefCell<Vec<Box<Http1Connection>>>,
     http2: Http2Connections,
+    /// It was asked for HTTP/2, which nobody declared, and does not speak it.
+    http1_only: Cell<bool>,
     unused_sweeps: Cell<u32>,
 }
 
@@ -55,6 +58,7 @@ impl Server {
             in_flight: Cell::new(0),
             idle: RefCell::default(),
             http2: Http2Connections::default(),
+            http1_only: Cell::new(false),
             unused_sweeps: Cell::new(0),
         }
     }
@@ -92,20 +96,30 @@ impl Server {
         }
     }
 
-    /// A place on an HTTP/2 connection, a new one if need be.
+    /// A place on an HTTP/2 connection, a new one if need be. `None`: it was not `declared` that the server
+    /// speaks HTTP/2, and it does not.
     pub async fn http2_stream(
         &self,
+        declared: bool,
         connect: impl AsyncFnOnce() -> io::Result<Socket>,
-    ) -> io::Result<Http2Stream> {
+    ) -> io::Result<Option<Http2Stream>> {
         if let Some(stream) = self.http2.stream() {
-            return Ok(stream);
+            return Ok(Some(stream));
         }
         let _turn = self.http2.connecting.lock().await;
         if let Some(stream) = self.http2.stream() {
-            return Ok(stream);
+            return Ok(Some(stream));
         }
-        let socket = connect().await?;
-        self.http2.add(socket).await.map_err(io::Error::other)
+        if !declared && self.http1_only.get() {
+            return Ok(None);
+        }
+        let mut socket = connect().await?;
+        if !declared && !probe::speaks_http2(&mut socket).await? {
+            self.http1_only.set(true);
+            return Ok(None);
+        }
+        let stream = self.http2.add(socket).await;
+        stream.map(Some).map_err(io::Error::other)
     }
 
     fn sweep(&self) {

@@ -144,6 +144,33 @@ fn an_http1_client_reaches_a_server_that_speaks_http2() {
 }
 
 #[test]
+fn an_http2_client_reaches_a_server_that_speaks_http1_only() {
+    run(async {
+        let server = Server::http(|request, _| async move {
+            assert_eq!(request.version(), http::Version::HTTP_11);
+            let host = request.headers()["host"].to_str().unwrap().to_owned();
+            let target = request.uri().to_string();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            answer(200, &format!("{host} {target} {}", body.len()))
+        })
+        .await;
+        let lab = Lab::start(&ratings("http", server.port));
+        let mut client = http2_client(lab.connect(RATINGS).await).await;
+        for _ in 0..5 {
+            let request = Request::post("http://ratings:9080/x?y")
+                .body(full("abc"))
+                .unwrap();
+            let got = client.send_request(request).await.unwrap();
+            let body = got.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, "ratings:9080 /x?y 3");
+        }
+        // One to find out, one to use.
+        assert_eq!((server.connections(), server.requests()), (2, 5));
+        lab.expect_records(5, "200", "-").await;
+    });
+}
+
+#[test]
 fn a_large_answer_streams_over_http2() {
     run(async {
         let server = Server::http2(|_, _| async { answer(200, &"y".repeat(20_000_000)) }).await;
