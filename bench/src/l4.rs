@@ -31,6 +31,8 @@ pub struct Plan {
     pub foreign_rounds: usize,
     /// The arms by name; all where empty.
     pub arms: Vec<String>,
+    /// Parts of the names of cases; all where empty.
+    pub cases: Vec<String>,
 }
 
 const RATE: &str = "rate";
@@ -52,7 +54,12 @@ impl Plan {
             each: Duration::from_millis(400),
             foreign_rounds: 21,
             arms: Vec::new(),
+            cases: Vec::new(),
         }
+    }
+
+    fn wants(&self, case: &str) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|part| case.contains(part))
     }
 
     /// A first impression, about a minute.
@@ -62,6 +69,7 @@ impl Plan {
             each: Duration::from_millis(150),
             foreign_rounds: 5,
             arms: Vec::new(),
+            cases: Vec::new(),
         }
     }
 }
@@ -96,7 +104,8 @@ pub fn run(plan: &Plan, path: &Path) -> Result<()> {
 }
 
 fn measure_arms(plan: &Plan, site: &Site, figures: &mut Figures) {
-    let cases = cases::all();
+    let mut cases = cases::all();
+    cases.retain(|case| plan.wants(&case.name()));
     for round in 0..plan.rounds {
         for (number, case) in cases.iter().enumerate() {
             let name = case.name();
@@ -117,6 +126,9 @@ fn measure_foreign(plan: &Plan, site: &Site, figures: &mut Figures) -> Result<()
     for round in 0..plan.foreign_rounds {
         for (number, foreign) in Foreign::ALL.into_iter().enumerate() {
             let case = format!("connect to {}", foreign.name());
+            if !plan.wants(&case) {
+                continue;
+            }
             progress(
                 round,
                 plan.foreign_rounds,

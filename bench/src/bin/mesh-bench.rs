@@ -22,6 +22,9 @@ struct Arguments {
     /// Only these arms, separated by commas
     #[arg(long, value_delimiter = ',')]
     arms: Vec<String>,
+    /// l4: only the cases whose name contains one of these, separated by `;`
+    #[arg(long, value_delimiter = ';')]
+    cases: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,6 +64,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 };
                 plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
                 plan.arms.clone_from(&arguments.arms);
+                plan.cases.clone_from(&arguments.cases);
                 l4::run(&plan, &result("l4"))?;
             }
             Name::L7 => {
