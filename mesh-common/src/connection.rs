@@ -15,12 +15,19 @@ pub struct Connection {
     pub netns: u64,
     /// The other end's socket cookie; 0 until the two are paired.
     pub peer: u64,
+    /// Kernel address of the other end's record, 0 where unknown. May be stale: whoever reads there
+    /// compares the cookie.
+    pub peer_record: u64,
+    /// Kernel address of this socket.
+    pub sock: u64,
     /// `CLOCK_MONOTONIC` nanoseconds at established.
     pub opened_ns: u64,
     /// Payload bytes that this end sent into the peer's queue, past TCP.
     pub redirected_bytes: u64,
     /// Messages that did.
     pub redirected_messages: u64,
+    /// Of the peer's messages, those that were there when this end last looked.
+    pub heard: u64,
     /// The address that the application dialled, where `connect4` replaced it; else 0.
     pub dialled_address: Ipv4Be,
     /// This end.
@@ -57,8 +64,16 @@ pub struct Connection {
     /// Of a client: bits of [`hazard`]. Of a listener: bits of [`listener`].
     pub hazards: u32,
     /// 1 once both ends agreed to redirection: bytes may be queued past TCP, so the socket stays in the
-    /// socket map until it closes.
+    /// socket map until the other end sends by TCP for good, and all was read.
     pub agreed: u32,
+    /// Bytes that may be redirected before the peer's queue is looked at again.
+    pub credit: u32,
+    /// Small messages since the peer's were last looked at.
+    pub small: u32,
+    /// 1: bytes go by TCP, and no redirected message is under way any more.
+    pub clean: u32,
+    /// 1: the other end sends by TCP for good, so this one is to do the same.
+    pub told: u32,
 }
 
 impl Connection {
@@ -77,8 +92,21 @@ pub mod hazard {
     pub const FORCED: u32 = 2;
 }
 
+/// Value of the peers map: who is there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its socket cookie.
+    pub cookie: u64,
+    /// Kernel address of its record.
+    pub record: u64,
+}
+
 /// In the peers map: there is no redirecting to this one.
-pub const NOBODY: u64 = 0;
+pub const NOBODY: Peer = Peer {
+    cookie: 0,
+    record: 0,
+};
 
 /// Which end of a connection a socket is.
 #[repr(u32)]
@@ -96,7 +124,7 @@ pub enum Role {
     Listener = 4,
 }
 
-/// How the bytes that a socket sends travel. Goes from top to bottom only.
+/// How the bytes that a socket sends travel. Only Redirect and Detour alternate; Plain is the last.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sending {
@@ -104,8 +132,10 @@ pub enum Sending {
     Undecided = 0,
     /// From socket to socket.
     Redirect = 1,
-    /// As TCP, for ever: bytes that overtake TCP's would be read in the wrong order.
+    /// As TCP, for ever: redirected bytes could overtake TCP's that are still under way.
     Plain = 2,
+    /// As TCP until the reader has caught up, which proves that nothing is under way.
+    Detour = 3,
 }
 
 /// Why a direction is plain TCP.
@@ -140,6 +170,13 @@ pub enum Plain {
     ServerFirst = 12,
     /// The other end is not to be redirected to, so neither is this one.
     PeerPlain = 13,
+    /// The reader lags: what is queued for it reached the bound, from where on TCP's own flow control holds
+    /// the sender back. With [`Sending::Detour`], until it has caught up.
+    Queued = 14,
+    /// Many small messages and hardly an answer: TCP joins them, redirection would wake the reader for each.
+    SmallMessages = 15,
+    /// The first message alone is as large as the bound.
+    LargeMessage = 16,
 }
 
 /// A connection whose client is established and whose server is not yet.
@@ -167,8 +204,8 @@ pub struct HandshakeKey {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Handshake {
-    /// The client's socket cookie.
-    pub cookie: u64,
+    /// The client's end.
+    pub client: Peer,
     /// The client's `snd_nxt`.
     pub sent: u32,
     /// The client's `rcv_nxt`.
@@ -246,11 +283,12 @@ pub struct ConnectionRecord {
 }
 
 crate::assert_layout!(
-    Connection = 112,
+    Connection = 152,
     HandshakeKey = 32,
-    Handshake = 32,
+    Handshake = 40,
     ListenerKey = 16,
     OriginKey = 16,
     Origin = 8,
-    ConnectionRecord = 112 + 24,
+    Peer = 16,
+    ConnectionRecord = 152 + 24,
 );

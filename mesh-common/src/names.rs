@@ -43,6 +43,8 @@ pub mod programs {
     pub const SOCK_OPS: &str = "sock_ops";
     /// `sk_msg`.
     pub const REDIRECT_MESSAGE: &str = "redirect_message";
+    /// `sk_skb/stream_verdict`.
+    pub const JOIN_QUEUES: &str = "join_queues";
     /// `iter/bpf_sk_storage_map`.
     pub const DUMP_CONNECTIONS: &str = "dump_connections";
 }

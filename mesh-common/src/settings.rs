@@ -45,6 +45,26 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.nr_threads`, int.
     pub nr_threads: u32,
+    /// `sock.sk_backlog.rmem_alloc`, int: what is queued for the reader, redirected bytes included.
+    pub sk_rmem_alloc: u32,
+    /// `sock.sk_rcvbuf`, int.
+    pub sk_rcvbuf: u32,
+    /// `tcp_sock.copied_seq`, u32: where the reader is in what came by TCP.
+    pub copied_seq: u32,
+    /// `sock.sk_lock.owned`, int: a system call has the socket.
+    pub sk_lock_owned: u32,
+    /// `sock.sk_wq`, pointer.
+    pub sk_wq: u32,
+    /// `socket_wq.wait.head`, list: who sleeps on the socket, or polls it.
+    pub wq_waiters: u32,
+    /// `sock.sk_user_data`, pointer to the `sk_psock` of a socket in a socket map; three low bits are flags.
+    pub sk_user_data: u32,
+    /// `sk_psock.refcnt`, int: 1 and one more for each system call that uses it.
+    pub psock_refcnt: u32,
+    /// `sk_psock.ingress_msg`, list: what is queued for the reader.
+    pub psock_messages: u32,
+    /// `sk_psock.ingress_skb.qlen`, u32: what will be.
+    pub psock_backlog: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 52);
+crate::assert_layout!(Settings = 16, Offsets = 92);

@@ -34,7 +34,7 @@ const SOCK_DONE: u64 = 1 << 1;
 
 /// Where the running kernel keeps what is read; written by the agent before it loads the programs.
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
+pub static OFFSETS: Offsets = Offsets {
     write_seq: 0,
     bytes_sent: 0,
     bytes_retrans: 0,
@@ -48,15 +48,26 @@ static OFFSETS: Offsets = Offsets {
     f_flags: 0,
     task_signal: 0,
     nr_threads: 0,
+    sk_rmem_alloc: 0,
+    sk_rcvbuf: 0,
+    copied_seq: 0,
+    sk_lock_owned: 0,
+    sk_wq: 0,
+    wq_waiters: 0,
+    sk_user_data: 0,
+    psock_refcnt: 0,
+    psock_messages: 0,
+    psock_backlog: 0,
 };
 
 /// One of [`OFFSETS`]. Volatile, or the compiler would put the zeros of above in its place.
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: a static, always readable.
-        unsafe { ptr::read_volatile(&raw const OFFSETS.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$field) }
     };
 }
+pub(crate) use offset;
 
 /// The record in a socket's storage, where it has one.
 ///
@@ -133,6 +144,12 @@ impl TcpSock {
         read_at(self.0 as u64, offset)
     }
 
+    /// Its address.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
     /// Sequence number of the next byte that the application writes.
     #[inline(always)]
     pub fn write_seq(self) -> u32 {
@@ -190,7 +207,7 @@ impl TcpSock {
 
 /// A field of a kernel structure; zero where it cannot be read.
 #[inline(always)]
-fn read_at<T: Default>(structure: u64, offset: u32) -> T {
+pub fn read_at<T: Default>(structure: u64, offset: u32) -> T {
     let mut value = T::default();
     // SAFETY: the destination is ours and of this size; the helper checks the source, and fills the
     // destination with zeros where it cannot be read.

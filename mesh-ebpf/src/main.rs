@@ -8,7 +8,8 @@
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
 //! | [`setsockopt`] | `cgroup/setsockopt`: options that redirection could not honour |
-//! | [`sk_msg`] | `sk_msg`: bytes from socket to socket |
+//! | [`sk_msg`], [`queue`] | `sk_msg`: bytes from socket to socket, as far as the reader keeps up |
+//! | [`join`] | `sk_skb/stream_verdict`: one queue for redirected bytes and TCP's |
 //! | [`dump`] | `iter/bpf_sk_storage_map`: live connections for the agent and the CLI |
 #![no_std]
 #![no_main]
@@ -19,10 +20,12 @@
 mod accounting;
 mod connect;
 mod dump;
+mod join;
 mod kernel;
 mod listener;
 mod maps;
 mod pairing;
+mod queue;
 mod setsockopt;
 mod sk_msg;
 mod sock_ops;

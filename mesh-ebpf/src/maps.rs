@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use mesh_common::{
     Ipv4Be,
-    connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey},
+    connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     names::{Name, NameKey},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
     settings::Settings,
@@ -43,7 +43,7 @@ pub static SOCKETS: SockHash<u64, 262_144> = SockHash::new();
 pub static HANDSHAKES: LruHashMap<HandshakeKey, Handshake, 16384> = LruHashMap::new();
 
 #[btf_map(name = "peers")]
-pub static PEERS: HashMap<u64, u64, 262_144, GROWS> = HashMap::new();
+pub static PEERS: HashMap<u64, Peer, 262_144, GROWS> = HashMap::new();
 
 #[btf_map(name = "listeners")]
 pub static LISTENERS: HashMap<ListenerKey, u32, 16384, GROWS> = HashMap::new();

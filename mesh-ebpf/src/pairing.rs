@@ -3,13 +3,15 @@
 //! Reads listeners; writes the sockets' records, sockets, handshakes, peers. What the two ends then agree
 //! on is in `sk_msg`.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG},
     helpers::generated::{bpf_map_delete_elem, bpf_sock_hash_update},
     programs::SockOpsContext,
 };
 use mesh_common::{
-    connection::{Connection, Handshake, HandshakeKey, NOBODY, Plain, Role, Sending},
+    connection::{Connection, Handshake, HandshakeKey, NOBODY, Peer, Plain, Role, Sending},
     policy::LocalPod,
     traffic::Event,
 };
@@ -18,11 +20,12 @@ use crate::{
     kernel::{self, ANY, NOEXIST, TcpSock},
     listener,
     maps::{HANDSHAKES, PEERS, SOCKETS, count},
+    queue::{PeerRecord, Psock},
     sock_ops::{Ends, plain, record, sk, watch},
 };
 
-/// Cookie of a handshake that the server wrote: it was established before the client.
-const SERVED_ALREADY: u64 = 0;
+/// The client in a handshake that the server wrote: it was established before the client.
+const SERVED_ALREADY: Peer = NOBODY;
 
 /// Puts the client's end on offer: a server's end that mirrors it may pair with it.
 #[inline(always)]
@@ -57,7 +60,7 @@ pub fn offer(
     let (sent, received) = unsafe { ((*ctx.ops).snd_nxt, (*ctx.ops).rcv_nxt) };
     // SAFETY: copied out at once.
     if let Some(served) = (unsafe { HANDSHAKES.get(&key) }).copied()
-        && served.cookie == SERVED_ALREADY
+        && served.client == SERVED_ALREADY
         && served.sent == received
     {
         let _ = HANDSHAKES.remove(&key);
@@ -68,7 +71,7 @@ pub fn offer(
         return;
     }
     let handshake = Handshake {
-        cookie: record.cookie,
+        client: itself(record),
         sent,
         received,
         service: record.service,
@@ -82,6 +85,8 @@ pub fn offer(
 
 /// Makes a pair of this server's end and the client's, if they are ends of one connection and no byte is
 /// under way yet. A server's end that stays plain needs no record: its client's end counts both ways.
+/// Where there is no pair, the client finds nobody at its first send, and leaves the map by itself: a
+/// reader of it may wait already.
 #[inline(always)]
 pub fn pair(ctx: &SockOpsContext, ends: &Ends, workload: u32, client: &LocalPod, netns: u64) {
     let key = HandshakeKey {
@@ -97,11 +102,11 @@ pub fn pair(ctx: &SockOpsContext, ends: &Ends, workload: u32, client: &LocalPod,
     let (sent, received) = unsafe { ((*ctx.ops).snd_nxt, (*ctx.ops).rcv_nxt) };
     // SAFETY: copied out at once; the key's connection is this one or dead.
     let offered = (unsafe { HANDSHAKES.get(&key) }).copied();
-    let Some(handshake) = offered.filter(|handshake| handshake.cookie != SERVED_ALREADY) else {
+    let Some(handshake) = offered.filter(|handshake| handshake.client != SERVED_ALREADY) else {
         if completed_by_data(ctx) {
             // TCP_FASTOPEN: served from the SYN on, while the client knows nothing yet.
             let served = Handshake {
-                cookie: SERVED_ALREADY,
+                client: SERVED_ALREADY,
                 sent,
                 received,
                 ..Handshake::default()
@@ -113,11 +118,9 @@ pub fn pair(ctx: &SockOpsContext, ends: &Ends, workload: u32, client: &LocalPod,
     let _ = HANDSHAKES.remove(&key);
     if handshake.sent != received || handshake.received != sent {
         count(Event::PairMismatch);
-        withdraw(handshake.cookie);
         return;
     }
     let Some(record) = record(ctx, ends, netns, Role::Server) else {
-        withdraw(handshake.cookie);
         return;
     };
     record.source = client.workload;
@@ -126,16 +129,16 @@ pub fn pair(ctx: &SockOpsContext, ends: &Ends, workload: u32, client: &LocalPod,
     record.way = handshake.way;
     watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
     if !enter(ctx, record) {
-        withdraw(handshake.cookie);
         return;
     }
-    record.peer = handshake.cookie;
+    record.peer = handshake.client.cookie;
+    record.peer_record = handshake.client.record;
     if handshake.forced != 0 {
-        let _ = PEERS.insert(&record.cookie, &handshake.cookie, NOEXIST);
+        let _ = PEERS.insert(&record.cookie, &handshake.client, NOEXIST);
     }
     // Last: from here on the client may send to this socket. If it has sent already, it left its mark.
     if PEERS
-        .insert(&handshake.cookie, &record.cookie, NOEXIST)
+        .insert(&handshake.client.cookie, &itself(record), NOEXIST)
         .is_ok()
     {
         watch(ctx, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
@@ -143,9 +146,9 @@ pub fn pair(ctx: &SockOpsContext, ends: &Ends, workload: u32, client: &LocalPod,
         return;
     }
     record.peer = 0;
+    record.peer_record = 0;
     let _ = PEERS.remove(&record.cookie);
-    let _ = PEERS.remove(&handshake.cookie);
-    withdraw(handshake.cookie);
+    let _ = PEERS.remove(&handshake.client.cookie);
     withdraw(record.cookie);
     if completed_by_data(ctx) {
         // A listener from before the programs were attached: its option was not seen.
@@ -192,8 +195,16 @@ fn enter(ctx: &SockOpsContext, record: &mut Connection) -> bool {
     true
 }
 
-/// Takes a socket out of the map again before anything was redirected to it: a member that gets its
-/// bytes by TCP sees FIONREAD = 0 on kernels with Linux commit 929e30f93125.
+/// This end, as the other needs it.
+#[inline(always)]
+fn itself(record: &Connection) -> Peer {
+    Peer {
+        cookie: record.cookie,
+        record: ptr::from_ref(record) as u64,
+    }
+}
+
+/// Takes a socket out of the map.
 #[inline(always)]
 fn withdraw(cookie: u64) {
     // SAFETY: the key is of the map's type; `sock_ops` programs may delete.
@@ -205,11 +216,11 @@ fn withdraw(cookie: u64) {
     };
 }
 
-/// Takes a socket that turned out to be plain out of the map. Runs when a segment is about to leave, so
-/// inside the very send that decided, before the application can read on; and with the ACK of the first
-/// bytes that came by TCP.
+/// Takes a socket that turned out to be plain, or became it, out of the map. Runs whenever a segment is
+/// about to leave, so inside the very send that decided, and with the ACK of what came by TCP.
 ///
-/// A socket that has agreed is never taken out: bytes may wait in its queue, and would be lost.
+/// With bytes in its queue it would lose them, so a socket leaves when the other end is done with
+/// redirecting and everything was read; until then this is tried again with each segment.
 #[inline(always)]
 pub fn leave_if_plain(ctx: &SockOpsContext) {
     let sk = sk(ctx);
@@ -217,25 +228,54 @@ pub fn leave_if_plain(ctx: &SockOpsContext) {
         return;
     }
     // SAFETY: the context's own socket.
-    let Some(record) = (unsafe { kernel::connection(sk) }) else {
+    let (record, tcp) = unsafe { (kernel::connection(sk), TcpSock::of(sk.cast())) };
+    let (Some(record), Some(tcp)) = (record, tcp) else {
         return;
     };
     // SAFETY: points into the socket's storage; segments are made under the socket's lock.
     let record = unsafe { &mut *record.as_ptr() };
-    if record.agreed == 0 {
-        if record.sending == Sending::Undecided as u32 {
-            match peer_is_plain(record) {
-                Plain::No => return,
-                why => plain(record, why),
-            }
-        }
-        if record.sending != Sending::Plain as u32 {
-            return;
-        }
-        withdraw(record.cookie);
+    let psock = Psock::of(tcp);
+    if !follow(record, psock) || !psock.is_empty() || !psock.is_unattended(tcp) {
+        return;
     }
+    withdraw(record.cookie);
     let flags = ctx.cb_flags() & !BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
     let _ = ctx.set_cb_flags(flags as i32);
+}
+
+/// Whether both directions are plain for good. Makes this one plain where the other is.
+#[inline(always)]
+fn follow(record: &mut Connection, psock: Psock) -> bool {
+    let peer = PeerRecord::of(record);
+    if record.sending == Sending::Undecided as u32 {
+        let why = match peer_is_plain(record) {
+            // It agreed, and has come to an end with redirecting.
+            Plain::No if record.peer_record != 0 && peer.is_done() => Plain::PeerPlain,
+            why => why,
+        };
+        if why == Plain::No {
+            return false;
+        }
+        plain(record, why);
+        record.clean = 1;
+        return true;
+    }
+    if record.agreed == 0 {
+        return record.sending == Sending::Plain as u32;
+    }
+    if !peer.is_done() {
+        return false;
+    }
+    if record.sending == Sending::Redirect as u32 {
+        if psock.in_call() || psock.calls() != 0 {
+            // A message may be under way: the next send knows.
+            record.told = 1;
+            return false;
+        }
+        plain(record, Plain::PeerPlain);
+        record.clean = 1;
+    }
+    true
 }
 
 /// Whether the other end has decided for TCP while this one has not sent yet.
@@ -244,7 +284,7 @@ fn peer_is_plain(record: &Connection) -> Plain {
     let (server, why) = if record.role == Role::Client as u32 {
         // SAFETY: a number, copied out.
         match unsafe { PEERS.get(&record.cookie) }.copied() {
-            Some(server) => (server, Plain::ServerFirst),
+            Some(server) => (server.cookie, Plain::ServerFirst),
             None => return Plain::No,
         }
     } else {

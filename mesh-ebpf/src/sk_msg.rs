@@ -15,8 +15,10 @@
 //! | client's cookie | its own cookie: it is there | 0: it has sent before the server was there |
 //! | server's cookie | 0: it has sent before the client agreed | its own cookie: it agrees; 0: it does not |
 //!
-//! The reader takes redirected bytes before TCP's (`tcp_bpf_recvmsg`), so a direction may go from
-//! redirected to TCP and keep its order, and never back:
+//! What comes by TCP later joins the reader's queue behind what was redirected ([`crate::join`]), so a
+//! direction may go from redirected to TCP, once, and keep its order. It does where the reader lags (TCP's
+//! flow control then holds the sender back, which redirection cannot) and where TCP is faster. Both ends
+//! leave the socket map when nothing redirected can come any more (`pairing::leave_if_plain`).
 //! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/tcp_bpf.c>.
 
 use aya_ebpf::{
@@ -26,14 +28,32 @@ use aya_ebpf::{
     programs::SkMsgContext,
 };
 use mesh_common::{
-    connection::{Connection, NOBODY, Plain, Role, Sending},
+    connection::{Connection, NOBODY, Peer, Plain, Role, Sending},
     traffic::Event,
 };
 
 use crate::{
     kernel::{self, NOEXIST, TcpSock},
     maps::{PEERS, SETTINGS, SOCKETS, count},
+    queue::{PeerRecord, Psock},
 };
+
+/// Bytes up to which TCP joins messages to the sender's gain.
+const SMALL: u32 = 512;
+
+/// So many small messages with fewer than [`FEW`] answers are a stream.
+const MANY: u32 = 16;
+
+/// See [`MANY`].
+const FEW: u64 = 4;
+
+/// Messages up to so many bytes go from socket to socket again when a reader that lagged has caught up;
+/// streams of larger ones are faster by TCP outside of the map.
+const WORTH_RETURNING: u32 = 8 * 1024;
+
+/// A first message beyond this many bytes starts what TCP carries as fast: half of the receive buffer that
+/// Linux gives by default.
+const LARGE: u32 = 64 * 1024;
 
 /// See the module.
 #[sk_msg]
@@ -50,22 +70,46 @@ pub fn redirect_message(ctx: SkMsgContext) -> u32 {
 #[inline(always)]
 fn send(ctx: &SkMsgContext, record: &mut Connection) {
     if record.sending == Sending::Plain as u32 {
+        if record.clean == 0 {
+            record.clean = alone(ctx);
+        }
         return;
     }
     let on = SETTINGS
         .get(0)
         .is_some_and(|settings| settings.acceleration != 0);
+    let size = ctx.size();
     if record.sending == Sending::Undecided as u32 {
         // Switched off or not, the other end must learn what was decided: it may redirect already.
-        if !decide(ctx, record, on) {
+        if !decide(ctx, record, on, size) {
             return;
         }
-    } else if !on {
-        leave(record, Plain::SwitchedOff);
+    }
+    let why = if !on {
+        Plain::SwitchedOff
+    } else if record.told != 0 {
+        Plain::PeerPlain
+    } else if record.sending == Sending::Detour as u32 {
+        if !caught_up(ctx, record) {
+            return;
+        }
+        record.sending = Sending::Redirect as u32;
+        record.plain = Plain::No as u32;
+        record.credit = 0;
+        better_by_tcp(record, size)
+    } else {
+        better_by_tcp(record, size)
+    };
+    if why == Plain::Queued && size <= WORTH_RETURNING {
+        record.sending = Sending::Detour as u32;
+        record.plain = why as u32;
+        return;
+    }
+    if why != Plain::No {
+        leave(ctx, record, why);
         return;
     }
     let mut peer = record.peer;
-    let size = ctx.size();
     // SAFETY: the context is the program's own, the key is of the map's type.
     let sent = unsafe {
         bpf_msg_redirect_hash(
@@ -83,13 +127,55 @@ fn send(ctx: &SkMsgContext, record: &mut Connection) {
         if record.redirected_messages == 0 && record.role == Role::Client as u32 {
             let _ = PEERS.remove(&record.peer);
         }
-        leave(record, Plain::PeerGone);
+        leave(ctx, record, Plain::PeerGone);
     }
+}
+
+/// Whether, and why, the rest of the direction is better sent by TCP.
+#[inline(always)]
+fn better_by_tcp(record: &mut Connection, size: u32) -> Plain {
+    if size < SMALL {
+        record.small += 1;
+        if record.small == MANY {
+            let heard = PeerRecord::of(record).messages();
+            let answers = heard - record.heard;
+            record.small = 0;
+            record.heard = heard;
+            if answers < FEW {
+                return Plain::SmallMessages;
+            }
+        }
+    }
+    if record.credit < size {
+        record.credit = PeerRecord::of(record).room();
+        if record.credit < size {
+            return Plain::Queued;
+        }
+    }
+    record.credit -= size;
+    Plain::No
+}
+
+/// Whether the reader has read all that took the detour. Each byte of it: what is under way, or in its
+/// queue, would be overtaken.
+#[inline(always)]
+fn caught_up(ctx: &SkMsgContext, record: &Connection) -> bool {
+    // SAFETY: the context's own socket.
+    let tcp = unsafe { TcpSock::of((*ctx.msg).__bindgen_anon_3.sk.cast()) };
+    tcp.is_some_and(|tcp| PeerRecord::of(record).has_read_up_to(tcp.write_seq()))
+}
+
+/// 1 where no other system call sends on this socket: whatever was redirected has arrived.
+#[inline(always)]
+fn alone(ctx: &SkMsgContext) -> u32 {
+    // SAFETY: the context's own socket.
+    let tcp = unsafe { TcpSock::of((*ctx.msg).__bindgen_anon_3.sk.cast()) };
+    tcp.map_or(0, |tcp| u32::from(Psock::of(tcp).calls() == 1))
 }
 
 /// The first send decides for the direction: redirected from byte 0, or TCP for ever.
 #[inline(always)]
-fn decide(ctx: &SkMsgContext, record: &mut Connection, on: bool) -> bool {
+fn decide(ctx: &SkMsgContext, record: &mut Connection, on: bool, size: u32) -> bool {
     // A send that waited for the handshake, or MSG_FASTOPEN, wrote past this program.
     // SAFETY: the context's own socket.
     let tcp = unsafe { TcpSock::of((*ctx.msg).__bindgen_anon_3.sk.cast()) };
@@ -100,6 +186,8 @@ fn decide(ctx: &SkMsgContext, record: &mut Connection, on: bool) -> bool {
         Plain::SentBefore
     } else if record.role == Role::Client as u32 && record.forced() == 0 && tcp.blocks() {
         Plain::Blocking
+    } else if size > LARGE {
+        Plain::LargeMessage
     } else {
         Plain::No
     };
@@ -112,7 +200,7 @@ fn decide(ctx: &SkMsgContext, record: &mut Connection, on: bool) -> bool {
         record.sending = Sending::Redirect as u32;
         return true;
     }
-    leave(record, outcome);
+    leave(ctx, record, outcome);
     false
 }
 
@@ -127,9 +215,14 @@ fn client_decides(record: &mut Connection, hindrance: Plain) -> Plain {
         return Plain::PeerNotThere;
     };
     let _ = PEERS.remove(&record.cookie);
-    record.peer = server;
+    record.peer = server.cookie;
+    record.peer_record = server.record;
+    let server = server.cookie;
     let answer = if hindrance == Plain::No {
-        record.cookie
+        Peer {
+            cookie: record.cookie,
+            ..NOBODY
+        }
     } else {
         NOBODY
     };
@@ -140,7 +233,7 @@ fn client_decides(record: &mut Connection, hindrance: Plain) -> Plain {
     } else {
         unsafe { PEERS.get(&server) }.copied().unwrap_or(NOBODY)
     };
-    if answer == record.cookie {
+    if answer.cookie == record.cookie {
         record.agreed = 1;
         return hindrance;
     }
@@ -157,7 +250,7 @@ fn server_decides(record: &mut Connection, hindrance: Plain) -> Plain {
         return Plain::ServerFirst;
     }
     // SAFETY: written once, before it could be found.
-    if unsafe { PEERS.get(&record.cookie) }.copied() != Some(record.peer) {
+    if unsafe { PEERS.get(&record.cookie) }.map(|peer| peer.cookie) != Some(record.peer) {
         return Plain::PeerPlain;
     }
     // The client redirects, so this end stays in the map whatever its own bytes do.
@@ -166,7 +259,8 @@ fn server_decides(record: &mut Connection, hindrance: Plain) -> Plain {
 }
 
 #[inline(always)]
-fn leave(record: &mut Connection, why: Plain) {
+fn leave(ctx: &SkMsgContext, record: &mut Connection, why: Plain) {
     record.sending = Sending::Plain as u32;
     record.plain = why as u32;
+    record.clean = alone(ctx);
 }

@@ -126,6 +126,7 @@ pub fn record(
     record.remote_port = ends.remote_port;
     record.role = role as u32;
     record.first_sequence = tcp.write_seq();
+    record.sock = tcp.address();
     Some(record)
 }
 

@@ -54,40 +54,43 @@ pub fn offsets() -> Result<Offsets, BtfError> {
         f_flags: at("file", "f_flags")?,
         task_signal: at("task_struct", "signal")?,
         nr_threads: at("signal_struct", "nr_threads")?,
+        sk_rmem_alloc: at("sock", "sk_backlog.rmem_alloc")?,
+        sk_rcvbuf: at("sock", "sk_rcvbuf")?,
+        copied_seq: at("tcp_sock", "copied_seq")?,
+        sk_lock_owned: at("sock", "sk_lock.owned")?,
+        sk_wq: at("sock", "sk_wq")?,
+        wq_waiters: at("socket_wq", "wait.head")?,
+        sk_user_data: at("sock", "sk_user_data")?,
+        psock_refcnt: at("sk_psock", "refcnt")?,
+        psock_messages: at("sk_psock", "ingress_msg")?,
+        psock_backlog: at("sk_psock", "ingress_skb.qlen")?,
     })
 }
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
 
 /// One member of a structure.
 struct Member {
     name: u32,
-    kind: u32,
+    /// Number of its type.
+    of: u32,
     bit_offset: u32,
 }
 
-/// One type: only structures and unions keep members.
-struct Type {
-    name: u32,
-    kind: u32,
-    members: Vec<Member>,
-}
-
+/// Where each type is described. The descriptions themselves stay where they are: a kernel has more than
+/// a hundred thousand, of which a dozen are asked for.
 struct Types<'a> {
-    types: Vec<Type>,
+    bytes: &'a [u8],
+    positions: Vec<u32>,
     strings: &'a [u8],
 }
 
 impl<'a> Types<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
-        let word = |at: usize| -> Result<u32, BtfError> {
-            let bytes = bytes
-                .get(at..at + 4)
-                .ok_or(BtfError::Malformed("truncated"))?;
-            Ok(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        };
+        let word = |at: usize| word(bytes, at).ok_or(BtfError::Malformed("truncated"));
         if word(0)? & 0xffff != u32::from(MAGIC) {
             return Err(BtfError::Malformed("no BTF magic"));
         }
@@ -99,53 +102,55 @@ impl<'a> Types<'a> {
             .ok_or(BtfError::Malformed("string section"))?;
         let end = header + type_off + type_len;
         let mut at = header + type_off;
-        // Type 0 is void.
-        let mut types = vec![Type {
-            name: 0,
-            kind: 0,
-            members: Vec::new(),
-        }];
+        // Type 0 is void, and described nowhere.
+        let mut positions = vec![u32::MAX];
         while at < end {
-            let (name, info) = (word(at)?, word(at + 4)?);
-            let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
-            let bitfields = info >> 31 == 1;
-            at += 12;
-            let mut members = Vec::new();
-            let length = match kind {
-                KIND_STRUCT | KIND_UNION => {
-                    members.reserve_exact(count);
-                    for index in 0..count {
-                        let member = at + index * 12;
-                        let offset = word(member + 8)?;
-                        members.push(Member {
-                            name: word(member)?,
-                            kind: word(member + 4)?,
-                            bit_offset: if bitfields {
-                                offset & 0x00ff_ffff
-                            } else {
-                                offset
-                            },
-                        });
-                    }
-                    count * 12
-                }
-                // INT, VAR, DECL_TAG carry one word; ARRAY three; ENUM and PARAM two each; ENUM64 and
-                // DATASEC three each.
-                1 | 14 | 17 => 4,
-                3 => 12,
-                6 | 13 => count * 8,
-                15 | 19 => count * 12,
-                2 | 7..=12 | 16 | 18 => 0,
-                _ => return Err(BtfError::Malformed("unknown kind")),
-            };
-            at += length;
-            types.push(Type {
-                name,
-                kind,
-                members,
-            });
+            positions.push(u32::try_from(at).map_err(|_| BtfError::Malformed("too large"))?);
+            let info = word(at + 4)?;
+            let count = (info & 0xffff) as usize;
+            // INT, VAR, DECL_TAG carry one word; ARRAY three; ENUM and PARAM two each; STRUCT, UNION, ENUM64
+            // and DATASEC three each.
+            at += 12
+                + match kind(info) {
+                    1 | 14 | 17 => 4,
+                    3 => 12,
+                    6 | 13 => count * 8,
+                    KIND_STRUCT | KIND_UNION | 15 | 19 => count * 12,
+                    2 | 7..=12 | 16 | 18 => 0,
+                    _ => return Err(BtfError::Malformed("unknown kind")),
+                };
         }
-        Ok(Self { types, strings })
+        word(at.saturating_sub(4))?;
+        Ok(Self {
+            bytes,
+            positions,
+            strings,
+        })
+    }
+
+    /// A word of a type's description, counted from its start: name, info, size or type, then its parts.
+    fn word(&self, ty: u32, index: usize) -> Option<u32> {
+        let at = *self.positions.get(ty as usize)?;
+        word(self.bytes, at as usize + index * 4)
+    }
+
+    fn members(&self, ty: u32) -> impl Iterator<Item = Member> + '_ {
+        let info = self.word(ty, 1).unwrap_or(0);
+        let structure = matches!(kind(info), KIND_STRUCT | KIND_UNION);
+        let count = if structure { info as usize & 0xffff } else { 0 };
+        (0..count).filter_map(move |index| {
+            let offset = self.word(ty, 5 + index * 3)?;
+            Some(Member {
+                name: self.word(ty, 3 + index * 3)?,
+                of: self.word(ty, 4 + index * 3)?,
+                // Where there are bit fields, the upper byte is a field's width.
+                bit_offset: if info >> 31 == 1 {
+                    offset & 0x00ff_ffff
+                } else {
+                    offset
+                },
+            })
+        })
     }
 
     fn name(&self, offset: u32) -> &[u8] {
@@ -153,30 +158,64 @@ impl<'a> Types<'a> {
         rest.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
-    /// Offset of a field in bytes, anonymous members looked into.
+    /// Offset of a field in bytes, anonymous members looked into; `a.b` is field b of the structure in
+    /// field a.
     fn offset(&self, structure: &'static str, field: &'static str) -> Result<u32, BtfError> {
-        self.types
-            .iter()
-            .filter(|ty| ty.kind == KIND_STRUCT && self.name(ty.name) == structure.as_bytes())
-            .find_map(|ty| self.field(ty, field.as_bytes()))
+        (1..self.positions.len())
+            .filter_map(|ty| u32::try_from(ty).ok())
+            .filter(|&ty| {
+                let named = self.word(ty, 0).map(|name| self.name(name));
+                self.word(ty, 1).map(kind) == Some(KIND_STRUCT)
+                    && named == Some(structure.as_bytes())
+            })
+            .find_map(|ty| self.path(ty, field))
             .map(|bits| bits / 8)
             .ok_or(BtfError::Missing { structure, field })
     }
 
-    fn field(&self, ty: &Type, field: &[u8]) -> Option<u32> {
-        ty.members.iter().find_map(|member| {
+    fn path(&self, ty: u32, path: &str) -> Option<u32> {
+        let Some((outer, inner)) = path.split_once('.') else {
+            return self
+                .field(ty, path.as_bytes())
+                .map(|found| found.bit_offset);
+        };
+        let outer = self.field(ty, outer.as_bytes())?;
+        Some(outer.bit_offset + self.path(self.resolve(outer.of), inner)?)
+    }
+
+    /// The type behind a typedef.
+    fn resolve(&self, mut ty: u32) -> u32 {
+        while self.word(ty, 1).map(kind) == Some(KIND_TYPEDEF) {
+            ty = self.word(ty, 2).unwrap_or(0);
+        }
+        ty
+    }
+
+    fn field(&self, ty: u32, field: &[u8]) -> Option<Member> {
+        self.members(ty).find_map(|member| {
             let name = self.name(member.name);
             if name == field {
-                return Some(member.bit_offset);
+                return Some(member);
             }
             if !name.is_empty() {
                 return None;
             }
-            let inner = self.types.get(member.kind as usize)?;
-            self.field(inner, field)
-                .map(|bits| bits + member.bit_offset)
+            let inner = self.field(self.resolve(member.of), field)?;
+            Some(Member {
+                bit_offset: inner.bit_offset + member.bit_offset,
+                ..inner
+            })
         })
     }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+fn kind(info: u32) -> u32 {
+    (info >> 24) & 0x1f
 }
 
 #[cfg(test)]

@@ -66,7 +66,9 @@ impl Direction {
     fn of(connection: &Connection) -> Self {
         match connection.sending {
             s if s == Sending::Redirect as u32 => Self::Redirected,
-            s if s == Sending::Plain as u32 => Self::Plain(why(connection.plain)),
+            s if s == Sending::Plain as u32 || s == Sending::Detour as u32 => {
+                Self::Plain(why(connection.plain))
+            }
             _ => Self::Idle,
         }
     }
@@ -74,7 +76,7 @@ impl Direction {
 
 /// One line for people, for each [`Plain`].
 pub fn why(plain: u32) -> &'static str {
-    const REASONS: [(Plain, &str); 14] = [
+    const REASONS: [(Plain, &str); 17] = [
         (Plain::No, "nothing was sent yet"),
         (
             Plain::Remote,
@@ -112,7 +114,19 @@ pub fn why(plain: u32) -> &'static str {
             Plain::ServerFirst,
             "the server spoke first: annotation zerohop.dev/acceleration: on overrides",
         ),
-        (Plain::PeerPlain, "the client's bytes are plain TCP"),
+        (Plain::PeerPlain, "the other end's bytes are plain TCP"),
+        (
+            Plain::Queued,
+            "the reader lags: TCP's flow control holds the sender back",
+        ),
+        (
+            Plain::SmallMessages,
+            "a stream of small messages, which TCP joins",
+        ),
+        (
+            Plain::LargeMessage,
+            "its first message is large: TCP carries such streams as fast",
+        ),
     ];
     REASONS
         .iter()

@@ -15,7 +15,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapError, MapInfo, SockHash},
     programs::{
-        CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg, SockOps,
+        CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg, SkSkb,
+        SockOps,
     },
 };
 use aya_obj::generated::bpf_attach_type;
@@ -25,6 +26,9 @@ use super::{btf, sys};
 
 /// The programs. They carry their own licence: dual MIT/GPL.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/zerohop.o"));
+
+/// Programs on the socket map: none redirects before its bytes and TCP's share a queue.
+const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE];
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
@@ -180,7 +184,9 @@ pub fn load(pins: &PinDir, cgroup: &Path) -> Result<Vec<Attached>, LoadError> {
     verify_pins(&ebpf, pins)?;
 
     let mut attached = Vec::new();
-    attached.push(attach_redirection(&mut ebpf)?);
+    for name in ON_SOCKETS {
+        attached.push(attach_to_sockets(&mut ebpf, name)?);
+    }
     let cgroup_file = File::open(cgroup).map_err(LoadError::file("opening", cgroup))?;
     for (name, hook) in ON_CGROUP {
         attached.push(attach_to_cgroup(&mut ebpf, name, hook, &cgroup_file, pins)?);
@@ -198,6 +204,7 @@ fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<(&'a mut Program, 
         Program::CgroupSockopt(program) => CgroupSockopt::load(program),
         Program::SockOps(program) => SockOps::load(program),
         Program::SkMsg(program) => SkMsg::load(program),
+        Program::SkSkb(program) => SkSkb::load(program),
         Program::Iter(program) => {
             let btf = Btf::from_sys_fs().map_err(|error| classify(&what(), &error))?;
             Iter::load(program, "bpf_sk_storage_map", &btf)
@@ -219,11 +226,10 @@ fn missing(name: &str) -> LoadError {
     }
 }
 
-/// `sk_msg` programs are attached to a map by BPF_PROG_ATTACH: there is no link to pin, and the program
-/// stays as long as the map does unless it is detached. So the handle is forgotten.
-fn attach_redirection(ebpf: &mut Ebpf) -> Result<Attached, LoadError> {
-    let name = programs::REDIRECT_MESSAGE;
-    let what = "attaching redirect_message to the sockets map";
+/// Programs of a socket map are attached by BPF_PROG_ATTACH: there is no link to pin, and a program stays
+/// as long as the map does unless it is detached. So the handle is forgotten.
+fn attach_to_sockets(ebpf: &mut Ebpf, name: &str) -> Result<Attached, LoadError> {
+    let what = &format!("attaching {name} to the sockets map");
     let sockets = ebpf
         .map(names::SOCKETS)
         .ok_or_else(|| missing(names::SOCKETS))?;
@@ -235,17 +241,18 @@ fn attach_redirection(ebpf: &mut Ebpf) -> Result<Attached, LoadError> {
         .try_clone()
         .map_err(|error| classify(what, &error))?;
     let (program, id) = load_program(ebpf, name)?;
-    let program: &mut SkMsg = program
-        .try_into()
-        .map_err(|error: ProgramError| classify(what, &error))?;
-    let link = program
-        .attach(&sockets)
-        .map_err(|error| classify(what, &error))?;
-    mem::forget(
-        program
-            .take_link(link)
-            .map_err(|error| classify(what, &error))?,
-    );
+    let refused = |error: ProgramError| classify(what, &error);
+    match program {
+        Program::SkMsg(program) => {
+            let link = program.attach(&sockets).map_err(refused)?;
+            mem::forget(program.take_link(link).map_err(refused)?);
+        }
+        Program::SkSkb(program) => {
+            let link = program.attach(&sockets).map_err(refused)?;
+            mem::forget(program.take_link(link).map_err(refused)?);
+        }
+        _ => return Err(missing(name)),
+    }
     Ok(Attached {
         name: name.into(),
         hook: format!("map {}", names::SOCKETS),
@@ -433,7 +440,7 @@ mod tests {
         let gone = uninstall(&pins);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
-        assert_eq!(first.len(), 6);
+        assert_eq!(first.len(), 7);
         assert!(
             first
                 .iter()

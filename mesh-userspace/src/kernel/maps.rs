@@ -238,7 +238,7 @@ impl PinnedMaps {
                 let value = json!({
                     "clientNetns": key.client_netns.to_string(),
                     "serverNetns": key.server_netns.to_string(),
-                    "cookie": h.cookie.to_string(), "sent": h.sent, "received": h.received,
+                    "cookie": h.client.cookie.to_string(), "sent": h.sent, "received": h.received,
                     "service": service(h.service), "way": verdict_name(h.way),
                 });
                 (json!(format!("{client}>{server}")), value)

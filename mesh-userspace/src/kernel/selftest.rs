@@ -1,6 +1,6 @@
 //! What this kernel really does with sockets in a socket map: probed, never guessed from its version.
 //!
-//! Runs the very program that redirects, on a socket map of its own, over loopback.
+//! Runs the very programs that redirect and join, on a socket map of their own, over loopback.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, SkStorage, SockHash},
-    programs::SkMsg,
+    programs::{SkMsg, SkSkb},
 };
 use mesh_common::{
     connection::{Connection, Role, Sending},
@@ -64,10 +64,6 @@ fn failed<E: std::fmt::Display>(operation: &'static str) -> impl FnOnce(E) -> Se
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Probes this kernel. Acceleration is safe where every required probe passes.
-///
-/// FIONREAD of bytes that came by TCP is not required: a socket whose peer does not redirect is not
-/// left in the socket map. Where it fails, it shows on connections that are switched back to TCP while
-/// they live.
 pub fn run() -> Vec<Probe> {
     let mut bench = match Bench::new() {
         Ok(bench) => bench,
@@ -106,11 +102,16 @@ pub fn run() -> Vec<Probe> {
     );
     probe(
         "FIONREAD counts bytes that came by TCP",
-        false,
+        true,
         bench.readable(Sending::Plain),
     );
     probe(
-        "redirected, then TCP: order is kept",
+        "what is queued for a reader is accounted",
+        true,
+        bench.accounts(),
+    );
+    probe(
+        "redirected, then TCP, then out of the map: order is kept",
         true,
         bench.switches(),
     );
@@ -162,6 +163,17 @@ impl Bench {
             .program_mut(programs::REDIRECT_MESSAGE)
             .ok_or("not in the object");
         let program: &mut SkMsg = program
+            .map_err(failed("program"))?
+            .try_into()
+            .map_err(failed("program"))?;
+        program.load().map_err(failed("loading the program"))?;
+        program
+            .attach(sockets.fd())
+            .map_err(failed("attaching the program"))?;
+        let program = ebpf
+            .program_mut(programs::JOIN_QUEUES)
+            .ok_or("not in the object");
+        let program: &mut SkSkb = program
             .map_err(failed("program"))?
             .try_into()
             .map_err(failed("program"))?;
@@ -243,6 +255,26 @@ impl Bench {
         })
     }
 
+    /// Without this, nothing would bound the queue of a reader that lags.
+    fn accounts(&mut self) -> io::Result<Result<String, String>> {
+        const SIZE: usize = 32 * 1024;
+        let (mut client, mut server) = self.pair(Sending::Redirect)?;
+        client.write_all(&[0; SIZE])?;
+        let queued = sys::receive_memory(server.as_fd())?;
+        server.read_exact(&mut [0; SIZE])?;
+        let rest = sys::receive_memory(server.as_fd())?;
+        Ok(if queued as usize >= SIZE && rest == 0 {
+            Ok(format!(
+                "{queued} bytes for {SIZE}, {rest} when they are read"
+            ))
+        } else {
+            Err(format!(
+                "{queued} bytes for {SIZE}, {rest} when they are read"
+            ))
+        })
+    }
+
+    /// The life of a connection whose reader lags: redirected, then TCP from the same queue, then plain.
     fn switches(&mut self) -> io::Result<Result<String, String>> {
         let (mut client, mut server) = self.pair(Sending::Redirect)?;
         client.write_all(b"first")?;
@@ -252,10 +284,15 @@ impl Bench {
             .insert(&client, record, 0)
             .map_err(io::Error::other)?;
         client.write_all(b"second")?;
+        let mut seen = vec![0; 11];
+        server.read_exact(&mut seen)?;
+        self.sockets
+            .remove(&cookie(&server)?)
+            .map_err(io::Error::other)?;
+        client.write_all(b"third")?;
         client.shutdown(std::net::Shutdown::Write)?;
-        let mut seen = Vec::new();
         server.read_to_end(&mut seen)?;
-        Ok(if seen == b"firstsecond" {
+        Ok(if seen == b"firstsecondthird" {
             Ok("in order".into())
         } else {
             Err(format!("{:?} was read", seen.escape_ascii().to_string()))
@@ -274,7 +311,7 @@ mod tests {
     #[test]
     fn this_kernel_is_probed() {
         let probes = run();
-        assert_eq!(probes.len(), 4, "{probes:?} (run as root)");
+        assert_eq!(probes.len(), 5, "{probes:?} (run as root)");
         assert!(obstacle(&probes).is_none(), "{probes:?}");
     }
 }

@@ -270,6 +270,29 @@ pub(super) const SO_COOKIE: i32 = 57;
 /// `SO_NETNS_COOKIE`, Linux 5.14.
 pub(super) const SO_NETNS_COOKIE: i32 = 71;
 
+/// Bytes that a socket holds for its reader, with their overhead (`SO_MEMINFO`, Linux 4.12).
+pub(super) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const SO_MEMINFO: i32 = 55;
+    // SK_MEMINFO_RMEM_ALLOC is the first of nine.
+    let mut values = [0u32; 9];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: values of ours and their length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            (&raw mut values).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(values[0])
+    }
+}
+
 /// Moves the calling thread into a network namespace.
 pub(super) fn enter_netns(netns: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes numbers only.
