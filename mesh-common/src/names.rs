@@ -35,8 +35,12 @@ pub const NAMES: &str = "names";
 pub mod programs {
     /// `cgroup/connect4`.
     pub const CONNECT4: &str = "connect4";
+    /// `cgroup/connect6`.
+    pub const CONNECT6: &str = "connect6";
     /// `cgroup/getpeername4`.
     pub const GETPEERNAME4: &str = "getpeername4";
+    /// `cgroup/getpeername6`.
+    pub const GETPEERNAME6: &str = "getpeername6";
     /// `cgroup/setsockopt`.
     pub const SETSOCKOPT: &str = "setsockopt";
     /// `sockops`.

@@ -88,8 +88,8 @@ pub fn sk(ctx: &SockOpsContext) -> *mut bpf_sock {
     unsafe { (*ctx.ops).__bindgen_anon_2.sk }
 }
 
-/// The socket's record, filled with what holds for both roles. A client's was made by `connect4`, where
-/// the connection is the mesh's business at all; a server's is made here.
+/// The socket's record, filled with what holds for both roles. A client's was made by [`crate::connect`],
+/// where the connection is the mesh's business at all; a server's is made here.
 #[inline(always)]
 pub fn record(
     ctx: &SockOpsContext,
@@ -131,7 +131,7 @@ pub fn record(
 
 #[inline(always)]
 fn client_established(ctx: &SockOpsContext) {
-    if ctx.family() != AF_INET {
+    if ctx.family() != AF_INET && !is_mapped(ctx) {
         return;
     }
     let netns = kernel::netns_cookie(ctx.as_ptr());
@@ -239,8 +239,9 @@ fn server_established(ctx: &SockOpsContext) {
     }
 }
 
-/// Whether an AF_INET6 socket talks IPv4, as those do that a listener on `[::]` accepts (Go, Java, Node):
-/// its peer is ::ffff:a.b.c.d, and the kernel keeps the IPv4 addresses beside.
+/// Whether an AF_INET6 socket talks IPv4, as those do that a listener on `[::]` accepts (Go, Java, Node) and
+/// those that dial a mapped address: its peer is ::ffff:a.b.c.d, and the kernel keeps the IPv4 addresses
+/// beside.
 #[inline(always)]
 fn is_mapped(ctx: &SockOpsContext) -> bool {
     // Element by element: the verifier takes no pointer into the context.

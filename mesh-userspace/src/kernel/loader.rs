@@ -28,7 +28,7 @@ pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR")
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 4] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 6] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
     (
@@ -36,8 +36,16 @@ const ON_CGROUP: [(&str, bpf_attach_type); 4] = [
         bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
     ),
     (
+        programs::GETPEERNAME6,
+        bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
+    ),
+    (
         programs::CONNECT4,
         bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
+    ),
+    (
+        programs::CONNECT6,
+        bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
     ),
 ];
 
@@ -433,7 +441,7 @@ mod tests {
         let gone = uninstall(&pins);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
-        assert_eq!(first.len(), 6);
+        assert_eq!(first.len(), ON_CGROUP.len() + 2);
         assert!(
             first
                 .iter()
