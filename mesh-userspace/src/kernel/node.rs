@@ -47,6 +47,8 @@ pub struct KernelOptions {
     pub cgroup: Option<PathBuf>,
     /// `--acceleration`.
     pub acceleration: Acceleration,
+    /// `--map-capacity`: maps and how many entries they are to hold.
+    pub capacities: Vec<(String, u32)>,
 }
 
 /// Whether bytes may go from socket to socket on this node, and who says so.
@@ -89,7 +91,7 @@ impl Kernel {
         mount_bpffs(&options.bpffs)?;
         let cgroup = find_cgroup(options.cgroup.as_deref())?;
         let pins = PinDir::new(&options.bpffs, &options.node);
-        let attached = loader::load(&pins, &cgroup)?;
+        let attached = loader::load(&pins, &cgroup, &options.capacities)?;
         let probes = match options.acceleration {
             Acceleration::Off => Vec::new(),
             Acceleration::Auto | Acceleration::On => selftest::run(),
