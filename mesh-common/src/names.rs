@@ -6,7 +6,7 @@ pub const WORKLOADS: &str = "workloads";
 pub const FRONTENDS: &str = "frontends";
 /// [`crate::policy::EndpointKey`] → [`crate::policy::Endpoint`].
 pub const ENDPOINTS: &str = "endpoints";
-/// [`crate::Ipv4Be`] → [`crate::policy::LocalPod`].
+/// [`crate::IpBe`] → [`crate::policy::LocalPod`].
 pub const LOCAL_PODS: &str = "local_pods";
 /// [`crate::policy::ExcludedPort`] → 1.
 pub const EXCLUDED_PORTS: &str = "excluded_ports";

@@ -16,14 +16,14 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, PortBe,
     connection::{Connection, Role, hazard},
     policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
     traffic::Event,
 };
 
-use self::family::{Family, Mapped, V4};
+use self::family::{Family, V4, V6};
 use crate::{
     kernel::{self, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
@@ -56,10 +56,10 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     }
 }
 
-/// See the module. What is not IPv4 goes on untouched.
+/// See the module.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    match try_connect::<Mapped>(&ctx) {
+    match try_connect::<V6>(&ctx) {
         Ok(()) => ALLOW,
         Err(refusal) => refuse(refusal),
     }
@@ -112,9 +112,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         *record = Connection::default();
     }
     // SAFETY: the context is the program's own.
-    let Some(address) = (unsafe { F::address(ctx.sock_addr) }) else {
-        return Ok(());
-    };
+    let address = unsafe { F::address(ctx.sock_addr) };
     let key = FrontendKey {
         address,
         port,
@@ -125,13 +123,13 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         note_neighbour(sk, address);
         return Ok(());
     };
-    let verdict = verdict(workload, frontend)?;
+    let verdict = verdict(workload.listener_for(address), workload, frontend)?;
     if verdict == Verdict::Pass {
         note_neighbour(sk, address);
         return Ok(());
     }
     let target = if verdict == Verdict::Agent {
-        Target::agent(workload)
+        Target::agent(workload, address)
     } else {
         pick(frontend, &key).ok_or(Refusal::NoEndpoint)?
     };
@@ -150,7 +148,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     record.way = verdict as u32;
     record.hazards = hazards(sk);
     if verdict == Verdict::Agent {
-        keep_source::<F>(ctx, sk, workload.address);
+        keep_source::<F>(ctx, sk, workload.own_address(address));
         count(Event::ConnectAgent);
     } else {
         count(Event::ConnectDirect);
@@ -166,7 +164,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
 
 /// A pod of this node, dialled by its own address: untouched, but the ends may pair.
 #[inline(always)]
-fn note_neighbour(sk: *mut bpf_sock, address: Ipv4Be) {
+fn note_neighbour(sk: *mut bpf_sock, address: IpBe) {
     // SAFETY: user space replaces values whole.
     if unsafe { LOCAL_PODS.get(&address) }.is_none() {
         return;
@@ -193,7 +191,7 @@ fn hazards(sk: *mut bpf_sock) -> u32 {
 
 /// The verdict in force: the compiled one, unless it needs the agent and there is none.
 #[inline(always)]
-fn verdict(workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal> {
+fn verdict(listener: PortBe, workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal> {
     if frontend.verdict == Verdict::Direct as u32 {
         return Ok(Verdict::Direct);
     }
@@ -203,7 +201,7 @@ fn verdict(workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal>
     if frontend.verdict != Verdict::Agent as u32 {
         return Ok(Verdict::Pass);
     }
-    if workload.listener.0 != 0 && agent_lives() {
+    if listener.0 != 0 && agent_lives() {
         return Ok(Verdict::Agent);
     }
     if workload.flags & flags::FAIL_CLOSED != 0 {
@@ -225,17 +223,21 @@ fn agent_lives() -> bool {
 
 /// Where a connect is sent.
 struct Target {
-    address: Ipv4Be,
+    address: IpBe,
     port: PortBe,
     workload: u32,
 }
 
 impl Target {
     #[inline(always)]
-    fn agent(workload: &Workload) -> Self {
+    fn agent(workload: &Workload, dialled: IpBe) -> Self {
         Self {
-            address: Ipv4Be::LOOPBACK,
-            port: workload.listener,
+            address: if dialled.is_v4() {
+                IpBe::LOOPBACK_V4
+            } else {
+                IpBe::LOOPBACK_V6
+            },
+            port: workload.listener_for(dialled),
             workload: 0,
         }
     }
@@ -286,12 +288,12 @@ fn slot_of(frontend: &Frontend) -> Option<Target> {
 }
 
 /// The agent listens on loopback, where nobody outside the pod reaches it. Without this the
-/// application's own address would be 127.0.0.1, and `getsockname` would tell.
+/// application's own address would be loopback's, and `getsockname` would tell.
 #[inline(always)]
-fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address: Ipv4Be) {
+fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address: IpBe) {
     // SAFETY: the context and its socket are the program's own.
     unsafe {
-        if address.0 != 0 && !F::is_bound(sk) {
+        if !address.is_none() && !F::is_bound(sk) {
             F::bind(ctx.sock_addr, address);
         }
     }
@@ -307,7 +309,7 @@ pub fn getpeername4(ctx: SockAddrContext) -> i32 {
 /// As [`getpeername4`].
 #[cgroup_sock_addr(getpeername6)]
 pub fn getpeername6(ctx: SockAddrContext) -> i32 {
-    give_back::<Mapped>(&ctx);
+    give_back::<V6>(&ctx);
     ALLOW
 }
 
@@ -317,7 +319,7 @@ fn give_back<F: Family>(ctx: &SockAddrContext) {
     unsafe {
         if let Some(record) = kernel::connection((*ctx.sock_addr).__bindgen_anon_1.sk) {
             let record = record.as_ref();
-            if record.dialled_port.0 != 0 && F::address(ctx.sock_addr).is_some() {
+            if record.dialled_port.0 != 0 {
                 F::set_address(ctx.sock_addr, record.dialled_address);
                 (*ctx.sock_addr).user_port = u32::from(record.dialled_port.0);
             }

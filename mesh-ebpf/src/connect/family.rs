@@ -10,12 +10,9 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr, sockaddr},
     helpers::generated::bpf_bind,
 };
-use mesh_common::{Ipv4Be, PortBe};
+use mesh_common::{IpBe, Ipv4Be, PortBe};
 
 use crate::kernel::{AF_INET, AF_INET6};
-
-/// The third word of `::ffff:a.b.c.d`; the two before it are 0, the one after it is the IPv4 address.
-const MAPPED: u32 = 0xffff_u32.to_be();
 
 /// Reads or writes one word of the context. Volatile, so that the compiler joins no two of them: the
 /// verifier takes them one by one.
@@ -30,17 +27,17 @@ macro_rules! word {
 
 /// Where a family has its addresses. `addr` is always the context of the program that runs.
 pub trait Family {
-    /// The address in the context, dialled or given back; None: not an IPv4 one.
+    /// The address in the context, dialled or given back.
     ///
     /// # Safety
     /// `addr` is the program's own context.
-    unsafe fn address(addr: *const bpf_sock_addr) -> Option<Ipv4Be>;
+    unsafe fn address(addr: *const bpf_sock_addr) -> IpBe;
 
-    /// Replaces it by another of the same kind.
+    /// Replaces it by another that this family can say.
     ///
     /// # Safety
-    /// As above, and [`Family::address`] said that there is one.
-    unsafe fn set_address(addr: *mut bpf_sock_addr, address: Ipv4Be);
+    /// As above.
+    unsafe fn set_address(addr: *mut bpf_sock_addr, address: IpBe);
 
     /// Whether the application chose the socket's own address.
     ///
@@ -53,26 +50,26 @@ pub trait Family {
     ///
     /// # Safety
     /// As the first.
-    unsafe fn bind(addr: *mut bpf_sock_addr, address: Ipv4Be);
+    unsafe fn bind(addr: *mut bpf_sock_addr, address: IpBe);
 }
 
 /// An AF_INET socket.
 pub struct V4;
 
-/// An AF_INET6 socket that talks IPv4.
-pub struct Mapped;
+/// An AF_INET6 socket, whatever it talks.
+pub struct V6;
 
 impl Family for V4 {
     #[inline(always)]
-    unsafe fn address(addr: *const bpf_sock_addr) -> Option<Ipv4Be> {
+    unsafe fn address(addr: *const bpf_sock_addr) -> IpBe {
         // SAFETY: as the caller says.
-        Some(Ipv4Be(unsafe { (*addr).user_ip4 }))
+        IpBe::from_v4(Ipv4Be(unsafe { (*addr).user_ip4 }))
     }
 
     #[inline(always)]
-    unsafe fn set_address(addr: *mut bpf_sock_addr, address: Ipv4Be) {
+    unsafe fn set_address(addr: *mut bpf_sock_addr, address: IpBe) {
         // SAFETY: the verifier lets this field be written.
-        unsafe { (*addr).user_ip4 = address.0 };
+        unsafe { (*addr).user_ip4 = address.0[3] };
     }
 
     #[inline(always)]
@@ -82,11 +79,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    unsafe fn bind(addr: *mut bpf_sock_addr, address: Ipv4Be) {
+    unsafe fn bind(addr: *mut bpf_sock_addr, address: IpBe) {
         let mut source = SockaddrIn {
             family: AF_INET as u16,
             port: PortBe(0),
-            address,
+            address: address.0[3],
             zero: [0; 8],
         };
         // SAFETY: points to a sockaddr of this length.
@@ -100,39 +97,45 @@ impl Family for V4 {
     }
 }
 
-impl Family for Mapped {
+impl Family for V6 {
     #[inline(always)]
-    unsafe fn address(addr: *const bpf_sock_addr) -> Option<Ipv4Be> {
+    unsafe fn address(addr: *const bpf_sock_addr) -> IpBe {
         // SAFETY: as the caller says.
         unsafe {
-            let mapped = word!((*addr).user_ip6[0]) == 0
-                && word!((*addr).user_ip6[1]) == 0
-                && word!((*addr).user_ip6[2]) == MAPPED;
-            mapped.then(|| Ipv4Be(word!((*addr).user_ip6[3])))
+            IpBe([
+                word!((*addr).user_ip6[0]),
+                word!((*addr).user_ip6[1]),
+                word!((*addr).user_ip6[2]),
+                word!((*addr).user_ip6[3]),
+            ])
         }
     }
 
     #[inline(always)]
-    unsafe fn set_address(addr: *mut bpf_sock_addr, address: Ipv4Be) {
-        // The words before it are the mapped prefix already.
-        // SAFETY: the verifier lets this field be written.
-        unsafe { word!((*addr).user_ip6[3], address.0) };
+    unsafe fn set_address(addr: *mut bpf_sock_addr, address: IpBe) {
+        // SAFETY: the verifier lets these fields be written.
+        unsafe {
+            word!((*addr).user_ip6[0], address.0[0]);
+            word!((*addr).user_ip6[1], address.0[1]);
+            word!((*addr).user_ip6[2], address.0[2]);
+            word!((*addr).user_ip6[3], address.0[3]);
+        }
     }
 
     #[inline(always)]
     unsafe fn is_bound(sk: *const bpf_sock) -> bool {
-        // SAFETY: as the caller says. Of `::` and of `::ffff:0.0.0.0` the last word is 0, and the address
-        // of a socket that may dial a mapped one is one of these or mapped.
-        unsafe { word!((*sk).src_ip6[3]) != 0 }
+        // Of `::` and of `::ffff:0.0.0.0`, which choose nothing, these three words are 0.
+        // SAFETY: as the caller says.
+        unsafe { word!((*sk).src_ip6[0]) | word!((*sk).src_ip6[1]) | word!((*sk).src_ip6[3]) != 0 }
     }
 
     #[inline(always)]
-    unsafe fn bind(addr: *mut bpf_sock_addr, address: Ipv4Be) {
+    unsafe fn bind(addr: *mut bpf_sock_addr, address: IpBe) {
         let mut source = SockaddrIn6 {
             family: AF_INET6 as u16,
             port: PortBe(0),
             flow: 0,
-            address: [0, 0, MAPPED, address.0],
+            address: address.0,
             scope: 0,
         };
         // SAFETY: points to a sockaddr of this length.
@@ -152,7 +155,7 @@ struct SockaddrIn {
     family: u16,
     /// 0: the port is chosen at connect, as without `bind`.
     port: PortBe,
-    address: Ipv4Be,
+    address: u32,
     zero: [u8; 8],
 }
 

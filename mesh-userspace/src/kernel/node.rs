@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    net::{IpAddr, SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
-    Ipv4Be, PortBe,
+    PortBe,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     names::{self, NameKind},
     settings::Settings,
@@ -236,14 +236,11 @@ impl Kernel {
 
     /// Where the client of a connection to the agent's listener wanted to go. The answer is given once.
     pub fn take_origin(&self, netns: u64, client: SocketAddr) -> io::Result<Option<SocketAddr>> {
-        let IpAddr::V4(ip) = client.ip() else {
-            return Ok(None);
-        };
         let key = OriginKey {
             netns,
-            address: Ipv4Be::from_octets(ip.octets()),
+            address: client.ip().into(),
             port: PortBe::new(client.port()),
-            reserved: 0,
+            reserved: [0; 3],
         };
         let mut origins = locked(&self.origins);
         let origin = match origins.get(&key, 0) {
@@ -253,8 +250,8 @@ impl Kernel {
         };
         // Gone already: evicted by newer ones, which does no harm.
         let _ = origins.remove(&key);
-        let address = SocketAddrV4::new(origin.address.octets().into(), origin.port.get());
-        Ok(Some(address.into()))
+        let address = SocketAddr::new(origin.address.into(), origin.port.get());
+        Ok(Some(address))
     }
 
     /// A non-blocking TCP socket in a pod's namespace that the programs let pass.
