@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 use lab::stage::{DEADLINE, SUBSETS};
-use lab::{Pod, Process, ServiceSpec, Stage, eventually, traffic};
+use lab::{Families, Pod, Process, Service, ServiceSpec, Stage, eventually, traffic};
 use serde_json::Value;
 
 /// Port 7000 is direct, as nothing decides about it; on port 7001, of no protocol, requests do.
@@ -70,19 +70,20 @@ fn addresses(report: &Value, kind: &str) -> Result<Vec<SocketAddr>> {
         .collect()
 }
 
-/// What the client's connections to the echo service add up to, by their way.
-fn total(stage: &Stage, way: &str) -> Result<traffic::Traffic> {
+/// What the client's connections to a service add up to, by their way.
+fn total(stage: &Stage, service: &Service, way: &str) -> Result<traffic::Traffic> {
     let rows = stage.agent.traffic()?;
+    let host = format!("{}.default.svc.cluster.local", service.spec.name);
     Ok(traffic::total(&rows, |row| {
-        row.way == way && row.source == "default/client" && row.service.starts_with("echo.")
+        row.way == way && row.source == "default/client" && row.service == host
     }))
 }
 
 /// Waits until all connections of one way are closed and counted.
-fn settled(stage: &Stage, way: &str, opened: u64) -> traffic::Traffic {
+fn settled(stage: &Stage, service: &Service, way: &str, opened: u64) -> traffic::Traffic {
     let mut last = traffic::Traffic::default();
     let settled = eventually(DEADLINE, || {
-        last = total(stage, way).unwrap_or_default();
+        last = total(stage, service, way).unwrap_or_default();
         last.closed == opened
     });
     assert!(settled, "{opened} by {way}, but: {last:?}");
@@ -103,6 +104,10 @@ fn every_family_of_client_and_listener_is_accelerated_and_routed() -> Result<()>
             cells += 1;
             for (port, way) in [(DIRECT, "direct"), (BY_AGENT, "agent")] {
                 let to = SocketAddr::new(write(service), port);
+                let answer = stage
+                    .agent
+                    .explain("default/client", &[], &format!("tcp://{to}"))?;
+                assert_eq!(answer["way"], way, "{what}: {answer:#}");
                 let (sent, got) = exchange(&stage, to, &format!("{listen}:{port}"))?;
                 // The application believes that it talks to the service, as itself.
                 for peer in addresses(&sent, "peer")? {
@@ -114,9 +119,9 @@ fn every_family_of_client_and_listener_is_accelerated_and_routed() -> Result<()>
                 for peer in addresses(&got, "peer")? {
                     assert_eq!(peer.ip().to_canonical(), client, "{what}, {way}");
                 }
-                settled(&stage, way, cells * CONNECTIONS);
+                settled(&stage, &stage.service, way, cells * CONNECTIONS);
             }
-            let count = total(&stage, "direct")?;
+            let count = total(&stage, &stage.service, "direct")?;
             // With the streams' headers.
             let expected = cells * CONNECTIONS * (BYTES + 16);
             assert_eq!((count.sent, count.received), (expected, expected), "{what}");
@@ -157,6 +162,142 @@ fn an_ipv6_socket_that_dials_an_ipv4_address_meets_the_mesh() -> Result<()> {
         });
         assert!(refused, "{family}: {last:#}");
     }
+    Ok(())
+}
+
+/// An IPv6 service of both ports, once what stands at its address is in force.
+fn ipv6_service(stage: &Stage, name: &str, families: Families) -> Result<Service> {
+    let spec = ServiceSpec::new(name)
+        .selector(&[("app", "echo")])
+        .families(families)
+        .port("tcp", DIRECT)
+        .port("mystery", BY_AGENT);
+    let service = stage.lab.service(spec)?;
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\n\
+         kind: VirtualService\n\
+         metadata: {{name: {name}}}\n\
+         spec: {{hosts: [{name}], http: [{{route: [{{destination: {{host: {name}}}}}]}}]}}\n"
+    );
+    stage
+        .lab
+        .manifests()
+        .write(&format!("{name}.yaml"), &rule)?;
+    in_force(stage, &service, BY_AGENT, "agent");
+    Ok(service)
+}
+
+fn in_force(stage: &Stage, service: &Service, port: u16, verdict: &str) {
+    let key = SocketAddr::new(service.address6().into(), port).to_string();
+    let mut last = Value::Null;
+    let there = eventually(DEADLINE, || {
+        let entry = stage
+            .agent
+            .meshctl_json(&["maps", "get", "frontends", &key]);
+        last = entry.unwrap_or_default();
+        last.to_string()
+            .contains(&format!("\"verdict\":\"{verdict}\""))
+    });
+    assert!(there, "{key}: {last}\n{}", stage.agent.log());
+}
+
+#[test]
+fn native_ipv6_is_accelerated_and_routed() -> Result<()> {
+    let stage = Stage::new("native", &["v1"])?;
+    let client = IpAddr::from(stage.client.address6());
+    let pod = stage.servers[0].address6();
+    for (name, families) in [("dual", Families::Both), ("six", Families::Ipv6)] {
+        let service = ipv6_service(&stage, name, families)?;
+        let url = format!("tcp://[{}]:{BY_AGENT}", service.address6());
+        let answer = stage.agent.explain("default/client", &[], &url)?;
+        assert_eq!(answer["way"], "agent", "{answer:#}");
+        for (listener, cells) in [("[::]".to_owned(), 1), (format!("[{pod}]"), 2)] {
+            let what = format!("{name} on {listener}");
+            if name == "dual" && cells == 2 {
+                // The agent reaches the pods of a dual-stack service by IPv4.
+                continue;
+            }
+            for (port, way) in [(DIRECT, "direct"), (BY_AGENT, "agent")] {
+                let to = SocketAddr::new(service.address6().into(), port);
+                let (sent, got) = exchange(&stage, to, &format!("{listener}:{port}"))?;
+                for peer in addresses(&sent, "peer")? {
+                    assert_eq!(peer, to, "{what}, {way}");
+                }
+                for local in addresses(&sent, "local")? {
+                    assert_eq!(local.ip(), client, "{what}, {way}");
+                }
+                let seen = if name == "dual" && way == "agent" {
+                    stage.client.address().into()
+                } else {
+                    client
+                };
+                for peer in addresses(&got, "peer")? {
+                    assert_eq!(peer.ip().to_canonical(), seen, "{what}, {way}");
+                }
+                let count = settled(&stage, &service, way, cells * CONNECTIONS);
+                assert_eq!(
+                    count.sent,
+                    cells * CONNECTIONS * (BYTES + 16),
+                    "{what}, {way}"
+                );
+                assert_eq!(
+                    count.redirected > 0,
+                    way == "direct",
+                    "{what}, {way}: {count:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ipv6_endpoint_slices_and_pod_addresses_are_reached() -> Result<()> {
+    let stage = Stage::new("sliced", &["v1"])?;
+    let pod = stage.servers[0].address6();
+    let spec = ServiceSpec::new("sliced")
+        .selector(&[])
+        .families(Families::Ipv6)
+        .port("tcp", DIRECT);
+    let service = stage.lab.service(spec)?;
+    in_force(&stage, &service, DIRECT, "direct");
+    // Nobody is there: refused at once.
+    let to = SocketAddr::new(service.address6().into(), DIRECT);
+    let report = spawn(&stage.client, &format!("stream-client {to}"))?
+        .wait(DEADLINE)?
+        .json()?;
+    assert!(
+        report["errors"].to_string().contains("os error 111"),
+        "{report:#}"
+    );
+    let port = &service.spec.ports[0];
+    stage
+        .lab
+        .manifests()
+        .endpoint_slice(&service, port, &[(pod, true)])?;
+    let mut log = String::new();
+    let reached = eventually(DEADLINE, || {
+        log = stage
+            .agent
+            .meshctl_json(&["maps", "dump", "endpoints"])
+            .map_or_else(|error| error.to_string(), |dump| dump.to_string());
+        log.contains(&format!("[{pod}]:{DIRECT}"))
+    });
+    assert!(reached, "{log}");
+    exchange(&stage, to, "[::]:7000")?;
+    let count = settled(&stage, &service, "direct", CONNECTIONS);
+    assert!(count.redirected > 0, "{count:?}");
+    // By the pod's own address, too.
+    let direct = SocketAddr::new(pod.into(), DIRECT);
+    let (sent, _) = exchange(&stage, direct, "[::]:7000")?;
+    for peer in addresses(&sent, "peer")? {
+        assert_eq!(peer, direct);
+    }
+    let rows = stage.agent.traffic()?;
+    let by_pod = traffic::total(&rows, |row| {
+        row.source == "default/client" && row.way == "pass"
+    });
+    assert!(by_pod.redirected > 0, "{rows:#?}");
     Ok(())
 }
 
