@@ -1,10 +1,10 @@
 //! What the programs remember of a connection, and how its two ends find each other.
 
-use crate::{Ipv4Be, PortBe};
+use crate::{IpBe, PortBe};
 
 /// What is known of one socket; lives in the socket's own storage and goes with it.
 ///
-/// Written by `connect4` and `sock_ops`; `sk_msg` alone writes the sending direction's fields once the
+/// Written by connect and `sock_ops`; `sk_msg` alone writes the sending direction's fields once the
 /// socket is established, under the socket's lock, so they need no atomics.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,20 +28,20 @@ pub struct Connection {
     pub redirected_messages: u64,
     /// Of the peer's messages, those that were there when this end last looked.
     pub heard: u64,
-    /// The address that the application dialled, where `connect4` replaced it; else 0.
-    pub dialled_address: Ipv4Be,
+    /// The address that the application dialled, where connect replaced it; else none.
+    pub dialled_address: IpBe,
     /// This end.
-    pub local_address: Ipv4Be,
+    pub local_address: IpBe,
     /// The other end.
-    pub remote_address: Ipv4Be,
-    /// The port that the application dialled, where `connect4` replaced it; else 0.
+    pub remote_address: IpBe,
+    /// The port that the application dialled, where connect replaced it; else 0.
     pub dialled_port: PortBe,
     /// This end.
     pub local_port: PortBe,
     /// The other end.
     pub remote_port: PortBe,
     /// Explicit.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
     /// The client's number in the names map; 0 where unknown.
     pub source: u32,
     /// The server's number in the names map; 0 where unknown.
@@ -188,9 +188,9 @@ pub struct HandshakeKey {
     /// Cookie of the server's network namespace.
     pub server_netns: u64,
     /// The client's end.
-    pub client_address: Ipv4Be,
+    pub client_address: IpBe,
     /// The server's end.
-    pub server_address: Ipv4Be,
+    pub server_address: IpBe,
     /// The client's end.
     pub client_port: PortBe,
     /// The server's end.
@@ -247,11 +247,11 @@ pub struct OriginKey {
     /// Cookie of the pod's network namespace.
     pub netns: u64,
     /// The client's end.
-    pub address: Ipv4Be,
+    pub address: IpBe,
     /// The client's end.
     pub port: PortBe,
     /// Explicit.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
 }
 
 /// Where that client wanted to go.
@@ -259,7 +259,7 @@ pub struct OriginKey {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The address that was dialled.
-    pub address: Ipv4Be,
+    pub address: IpBe,
     /// The port that was dialled.
     pub port: PortBe,
     /// Explicit.
@@ -283,12 +283,12 @@ pub struct ConnectionRecord {
 }
 
 crate::assert_layout!(
-    Connection = 152,
-    HandshakeKey = 32,
+    Connection = 192,
+    HandshakeKey = 56,
     Handshake = 40,
     ListenerKey = 16,
-    OriginKey = 16,
-    Origin = 8,
+    OriginKey = 32,
+    Origin = 20,
     Peer = 16,
-    ConnectionRecord = 152 + 24,
+    ConnectionRecord = 192 + 24,
 );

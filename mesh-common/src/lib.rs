@@ -7,10 +7,13 @@
 #![no_std]
 
 pub mod connection;
+mod ip;
 pub mod names;
 pub mod policy;
 pub mod settings;
 pub mod traffic;
+
+pub use ip::IpBe;
 
 /// The version of everything in this crate. Part of the path that maps and links are pinned under, so
 /// that two layouts never meet: raise it with every change to a key, a value or a map's type.

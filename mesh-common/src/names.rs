@@ -6,7 +6,7 @@ pub const WORKLOADS: &str = "workloads";
 pub const FRONTENDS: &str = "frontends";
 /// [`crate::policy::EndpointKey`] → [`crate::policy::Endpoint`].
 pub const ENDPOINTS: &str = "endpoints";
-/// [`crate::Ipv4Be`] → [`crate::policy::LocalPod`].
+/// [`crate::IpBe`] → [`crate::policy::LocalPod`].
 pub const LOCAL_PODS: &str = "local_pods";
 /// [`crate::policy::ExcludedPort`] → 1.
 pub const EXCLUDED_PORTS: &str = "excluded_ports";
@@ -35,8 +35,12 @@ pub const NAMES: &str = "names";
 pub mod programs {
     /// `cgroup/connect4`.
     pub const CONNECT4: &str = "connect4";
+    /// `cgroup/connect6`.
+    pub const CONNECT6: &str = "connect6";
     /// `cgroup/getpeername4`.
     pub const GETPEERNAME4: &str = "getpeername4";
+    /// `cgroup/getpeername6`.
+    pub const GETPEERNAME6: &str = "getpeername6";
     /// `cgroup/setsockopt`.
     pub const SETSOCKOPT: &str = "setsockopt";
     /// `sockops`.

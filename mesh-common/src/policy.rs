@@ -1,6 +1,6 @@
 //! What user space compiled for the programs: who is enrolled, what stands at an address, where to go.
 
-use crate::{Ipv4Be, PortBe};
+use crate::{IpBe, PortBe};
 
 /// An enrolled pod, by the cookie of its network namespace.
 #[repr(C)]
@@ -8,14 +8,38 @@ use crate::{Ipv4Be, PortBe};
 pub struct Workload {
     /// Its number in the names map.
     pub id: u32,
-    /// Its own address, the source of its connections to the agent.
-    pub address: Ipv4Be,
+    /// Its own IPv4 address, the source of its connections to the agent; none where it has none.
+    pub address: IpBe,
+    /// The same of IPv6.
+    pub address6: IpBe,
     /// The agent's listener on 127.0.0.1 in the pod's namespace; 0 where there is none.
     pub listener: PortBe,
-    /// Explicit.
-    pub reserved: u16,
+    /// The same on `::1`.
+    pub listener6: PortBe,
     /// See [`flags`].
     pub flags: u32,
+}
+
+impl Workload {
+    /// Its own address of the family of `like`.
+    #[inline(always)]
+    pub const fn own_address(&self, like: IpBe) -> IpBe {
+        if like.is_v4() {
+            self.address
+        } else {
+            self.address6
+        }
+    }
+
+    /// The agent's listener for connections of the family of `like`.
+    #[inline(always)]
+    pub const fn listener_for(&self, like: IpBe) -> PortBe {
+        if like.is_v4() {
+            self.listener
+        } else {
+            self.listener6
+        }
+    }
 }
 
 /// Bits of [`Workload::flags`] and [`LocalPod::flags`].
@@ -35,7 +59,7 @@ pub mod flags {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct FrontendKey {
     /// A cluster IP.
-    pub address: Ipv4Be,
+    pub address: IpBe,
     /// The service's port.
     pub port: PortBe,
     /// `IPPROTO_TCP`.
@@ -86,7 +110,7 @@ pub struct EndpointKey {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// Where to connect.
-    pub address: Ipv4Be,
+    pub address: IpBe,
     /// Where to connect.
     pub port: PortBe,
     /// Explicit.
@@ -124,11 +148,11 @@ pub struct ExcludedPort {
 }
 
 crate::assert_layout!(
-    Workload = 16,
-    FrontendKey = 8,
+    Workload = 44,
+    FrontendKey = 20,
     Frontend = 16,
     EndpointKey = 8,
-    Endpoint = 20,
+    Endpoint = 32,
     LocalPod = 16,
     ExcludedPort = 8,
 );

@@ -1,5 +1,5 @@
-//! `cgroup/connect4` and `cgroup/getpeername4`: which way a connection goes, and the address that the
-//! application believes in.
+//! `cgroup/connect4`, `connect6`, `getpeername4` and `getpeername6`: which way a connection goes, and the
+//! address that the application believes in. One decision for every [`family`].
 //!
 //! Reads workloads, frontends, endpoints, local_pods, settings; writes the socket's record.
 //! Fails open towards the application where a record cannot be made (the connect goes on untouched, to
@@ -10,23 +10,26 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_sock, sockaddr},
-    helpers::generated::{bpf_bind, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_set_retval},
+    bindings::bpf_sock,
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_set_retval},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, PortBe,
     connection::{Connection, Role, hazard},
     policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
     traffic::Event,
 };
 
+use self::family::{Family, V4, V6};
 use crate::{
-    kernel::{self, AF_INET, TCP},
+    kernel::{self, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
 };
+
+mod family;
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -47,7 +50,16 @@ enum Refusal {
 /// See the module.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    match try_connect4(&ctx) {
+    match try_connect::<V4>(&ctx) {
+        Ok(()) => ALLOW,
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+/// See the module.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    match try_connect::<V6>(&ctx) {
         Ok(()) => ALLOW,
         Err(refusal) => refuse(refusal),
     }
@@ -69,14 +81,13 @@ fn refuse(refusal: Refusal) -> i32 {
 }
 
 #[inline(always)]
-fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
+fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     // SAFETY: the context is the program's own.
-    let (kind, protocol, address, port, sk) = unsafe {
+    let (kind, protocol, port, sk) = unsafe {
         let addr = &*ctx.sock_addr;
         (
             addr.type_,
             addr.protocol,
-            Ipv4Be(addr.user_ip4),
             PortBe(addr.user_port as u16),
             addr.__bindgen_anon_1.sk,
         )
@@ -100,23 +111,25 @@ fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
         // A second connect on the socket: what the first one left is not true any more.
         *record = Connection::default();
     }
+    // SAFETY: the context is the program's own.
+    let address = unsafe { F::address(ctx.sock_addr) };
     let key = FrontendKey {
         address,
         port,
         protocol: TCP,
     };
-    // SAFETY: as above.
+    // SAFETY: user space replaces values whole.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else {
         note_neighbour(sk, address);
         return Ok(());
     };
-    let verdict = verdict(workload, frontend)?;
+    let verdict = verdict(workload.listener_for(address), workload, frontend)?;
     if verdict == Verdict::Pass {
         note_neighbour(sk, address);
         return Ok(());
     }
     let target = if verdict == Verdict::Agent {
-        Target::agent(workload)
+        Target::agent(workload, address)
     } else {
         pick(frontend, &key).ok_or(Refusal::NoEndpoint)?
     };
@@ -125,7 +138,7 @@ fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
         count(Event::RecordLost);
         return Ok(());
     };
-    // SAFETY: as above.
+    // SAFETY: points into the socket's storage, and the socket is locked.
     let record = unsafe { &mut *record.as_ptr() };
     record.dialled_address = address;
     record.dialled_port = port;
@@ -135,14 +148,15 @@ fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
     record.way = verdict as u32;
     record.hazards = hazards(sk);
     if verdict == Verdict::Agent {
-        keep_source(ctx, sk, workload.address);
+        keep_source::<F>(ctx, sk, workload.own_address(address));
         count(Event::ConnectAgent);
     } else {
         count(Event::ConnectDirect);
     }
-    // SAFETY: the verifier lets these two fields be written.
+    // SAFETY: the context is the program's own, and its address was read; the verifier lets the port be
+    // written.
     unsafe {
-        (*ctx.sock_addr).user_ip4 = target.address.0;
+        F::set_address(ctx.sock_addr, target.address);
         (*ctx.sock_addr).user_port = u32::from(target.port.0);
     }
     Ok(())
@@ -150,7 +164,7 @@ fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
 
 /// A pod of this node, dialled by its own address: untouched, but the ends may pair.
 #[inline(always)]
-fn note_neighbour(sk: *mut bpf_sock, address: Ipv4Be) {
+fn note_neighbour(sk: *mut bpf_sock, address: IpBe) {
     // SAFETY: user space replaces values whole.
     if unsafe { LOCAL_PODS.get(&address) }.is_none() {
         return;
@@ -177,7 +191,7 @@ fn hazards(sk: *mut bpf_sock) -> u32 {
 
 /// The verdict in force: the compiled one, unless it needs the agent and there is none.
 #[inline(always)]
-fn verdict(workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal> {
+fn verdict(listener: PortBe, workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal> {
     if frontend.verdict == Verdict::Direct as u32 {
         return Ok(Verdict::Direct);
     }
@@ -187,7 +201,7 @@ fn verdict(workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal>
     if frontend.verdict != Verdict::Agent as u32 {
         return Ok(Verdict::Pass);
     }
-    if workload.listener.0 != 0 && agent_lives() {
+    if listener.0 != 0 && agent_lives() {
         return Ok(Verdict::Agent);
     }
     if workload.flags & flags::FAIL_CLOSED != 0 {
@@ -209,17 +223,21 @@ fn agent_lives() -> bool {
 
 /// Where a connect is sent.
 struct Target {
-    address: Ipv4Be,
+    address: IpBe,
     port: PortBe,
     workload: u32,
 }
 
 impl Target {
     #[inline(always)]
-    fn agent(workload: &Workload) -> Self {
+    fn agent(workload: &Workload, dialled: IpBe) -> Self {
         Self {
-            address: Ipv4Be::LOOPBACK,
-            port: workload.listener,
+            address: if dialled.is_v4() {
+                IpBe::LOOPBACK_V4
+            } else {
+                IpBe::LOOPBACK_V6
+            },
+            port: workload.listener_for(dialled),
             workload: 0,
         }
     }
@@ -270,53 +288,41 @@ fn slot_of(frontend: &Frontend) -> Option<Target> {
 }
 
 /// The agent listens on loopback, where nobody outside the pod reaches it. Without this the
-/// application's own address would be 127.0.0.1, and `getsockname` would tell.
+/// application's own address would be loopback's, and `getsockname` would tell.
 #[inline(always)]
-fn keep_source(ctx: &SockAddrContext, sk: *mut bpf_sock, address: Ipv4Be) {
-    // SAFETY: the context's own socket.
-    let bound = unsafe { (*sk).src_ip4 };
-    if bound != 0 || address.0 == 0 {
-        return;
-    }
-    let mut source = SockaddrIn {
-        family: AF_INET as u16,
-        port: PortBe(0),
-        address,
-        zero: [0; 8],
-    };
-    // A failure (the address is not the pod's) leaves the kernel's choice.
-    // SAFETY: points to a sockaddr of this length.
+fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address: IpBe) {
+    // SAFETY: the context and its socket are the program's own.
     unsafe {
-        bpf_bind(
-            ctx.sock_addr,
-            (&raw mut source).cast::<sockaddr>(),
-            size_of::<SockaddrIn>() as i32,
-        )
-    };
-}
-
-/// `struct sockaddr_in`.
-#[repr(C)]
-struct SockaddrIn {
-    family: u16,
-    /// 0: the port is chosen at connect, as without `bind`.
-    port: PortBe,
-    address: Ipv4Be,
-    zero: [u8; 8],
+        if !address.is_none() && !F::is_bound(sk) {
+            F::bind(ctx.sock_addr, address);
+        }
+    }
 }
 
 /// Gives back the address that was dialled.
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    give_back::<V4>(&ctx);
+    ALLOW
+}
+
+/// As [`getpeername4`].
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    give_back::<V6>(&ctx);
+    ALLOW
+}
+
+#[inline(always)]
+fn give_back<F: Family>(ctx: &SockAddrContext) {
     // SAFETY: the context and its socket are the program's own.
     unsafe {
         if let Some(record) = kernel::connection((*ctx.sock_addr).__bindgen_anon_1.sk) {
             let record = record.as_ref();
             if record.dialled_port.0 != 0 {
-                (*ctx.sock_addr).user_ip4 = record.dialled_address.0;
+                F::set_address(ctx.sock_addr, record.dialled_address);
                 (*ctx.sock_addr).user_port = u32::from(record.dialled_port.0);
             }
         }
     }
-    ALLOW
 }

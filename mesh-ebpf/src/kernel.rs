@@ -28,6 +28,9 @@ pub const TCP: u16 = 6;
 /// `AF_INET`.
 pub const AF_INET: u32 = 2;
 
+/// `AF_INET6`.
+pub const AF_INET6: u32 = 10;
+
 /// Bit of `sock.sk_flags`: `tcp_fin` sets it when the peer's FIN arrives.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/net/sock.h> `enum sock_flags`.
 const SOCK_DONE: u64 = 1 << 1;

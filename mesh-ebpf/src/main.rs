@@ -3,7 +3,7 @@
 //!
 //! | file | hook |
 //! |---|---|
-//! | [`connect`] | `cgroup/connect4`, `cgroup/getpeername4`: which way a connection goes |
+//! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_common::{
-    Ipv4Be,
+    IpBe,
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     names::{Name, NameKey},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
@@ -27,7 +27,7 @@ pub static FRONTENDS: HashMap<FrontendKey, Frontend, 65536, GROWS> = HashMap::ne
 pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 262_144, GROWS> = HashMap::new();
 
 #[btf_map(name = "local_pods")]
-pub static LOCAL_PODS: HashMap<Ipv4Be, LocalPod, 4096, GROWS> = HashMap::new();
+pub static LOCAL_PODS: HashMap<IpBe, LocalPod, 4096, GROWS> = HashMap::new();
 
 #[btf_map(name = "excluded_ports")]
 pub static EXCLUDED_PORTS: HashMap<ExcludedPort, u32, 16384, GROWS> = HashMap::new();

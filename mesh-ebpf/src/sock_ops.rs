@@ -9,6 +9,8 @@
 //! plain. Both callbacks come before the application can be told of the connection.
 //! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/tcp_input.c> `tcp_init_transfer`.
 
+use core::ptr;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -21,7 +23,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, Ipv4Be, PortBe,
     connection::{
         Connection, Origin, OriginKey, Plain, Role, Sending, hazard, listener as listener_bits,
     },
@@ -56,14 +58,27 @@ pub fn watch(ctx: &SockOpsContext, flag: u32) {
     let _ = ctx.set_cb_flags((ctx.cb_flags() | flag) as i32);
 }
 
+/// An IPv6 address of the context, word by word: the verifier takes no pointer into it, and no two words at
+/// once.
+macro_rules! words {
+    ($place:expr) => {
+        IpBe([
+            ptr::read_volatile(&raw const $place[0]),
+            ptr::read_volatile(&raw const $place[1]),
+            ptr::read_volatile(&raw const $place[2]),
+            ptr::read_volatile(&raw const $place[3]),
+        ])
+    };
+}
+
 /// The two ends as a socket sees them.
 pub struct Ends {
     /// This end.
-    pub local_address: Ipv4Be,
+    pub local_address: IpBe,
     /// This end.
     pub local_port: PortBe,
     /// The other end.
-    pub remote_address: Ipv4Be,
+    pub remote_address: IpBe,
     /// The other end.
     pub remote_port: PortBe,
 }
@@ -71,11 +86,20 @@ pub struct Ends {
 impl Ends {
     #[inline(always)]
     fn of(ctx: &SockOpsContext) -> Self {
+        let (local_address, remote_address) = if ctx.family() == AF_INET || is_mapped(ctx) {
+            (
+                IpBe::from_v4(Ipv4Be(ctx.local_ip4())),
+                IpBe::from_v4(Ipv4Be(ctx.remote_ip4())),
+            )
+        } else {
+            // SAFETY: the context is the program's own.
+            unsafe { (words!((*ctx.ops).local_ip6), words!((*ctx.ops).remote_ip6)) }
+        };
         Self {
-            local_address: Ipv4Be(ctx.local_ip4()),
+            local_address,
             // The context has this one in host order …
             local_port: PortBe::new(ctx.local_port() as u16),
-            remote_address: Ipv4Be(ctx.remote_ip4()),
+            remote_address,
             // … and this one in network order, in the upper half on little-endian machines.
             remote_port: PortBe((ctx.remote_port() >> 16) as u16),
         }
@@ -88,8 +112,8 @@ pub fn sk(ctx: &SockOpsContext) -> *mut bpf_sock {
     unsafe { (*ctx.ops).__bindgen_anon_2.sk }
 }
 
-/// The socket's record, filled with what holds for both roles. A client's was made by `connect4`, where
-/// the connection is the mesh's business at all; a server's is made here.
+/// The socket's record, filled with what holds for both roles. A client's was made by [`crate::connect`],
+/// where the connection is the mesh's business at all; a server's is made here.
 #[inline(always)]
 pub fn record(
     ctx: &SockOpsContext,
@@ -132,9 +156,6 @@ pub fn record(
 
 #[inline(always)]
 fn client_established(ctx: &SockOpsContext) {
-    if ctx.family() != AF_INET {
-        return;
-    }
     let netns = kernel::netns_cookie(ctx.as_ptr());
     // SAFETY: user space replaces values whole.
     let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
@@ -152,7 +173,7 @@ fn client_established(ctx: &SockOpsContext) {
             netns,
             address: ends.local_address,
             port: ends.local_port,
-            reserved: 0,
+            reserved: [0; 3],
         };
         let origin = Origin {
             address: record.dialled_address,
@@ -213,9 +234,6 @@ fn listening(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn server_established(ctx: &SockOpsContext) {
-    if ctx.family() != AF_INET && !is_mapped(ctx) {
-        return;
-    }
     let ends = Ends::of(ctx);
     if ends.remote_address.is_loopback() {
         return;
@@ -240,17 +258,13 @@ fn server_established(ctx: &SockOpsContext) {
     }
 }
 
-/// Whether an AF_INET6 socket talks IPv4, as those do that a listener on `[::]` accepts (Go, Java, Node):
-/// its peer is ::ffff:a.b.c.d, and the kernel keeps the IPv4 addresses beside.
+/// Whether an AF_INET6 socket talks IPv4, as those do that a listener on `[::]` accepts (Go, Java, Node) and
+/// those that dial a mapped address: its peer is ::ffff:a.b.c.d, and the kernel keeps the IPv4 addresses
+/// beside.
 #[inline(always)]
 fn is_mapped(ctx: &SockOpsContext) -> bool {
-    // Element by element: the verifier takes no pointer into the context.
     // SAFETY: the context is the program's own.
-    unsafe {
-        (*ctx.ops).remote_ip6[0] == 0
-            && (*ctx.ops).remote_ip6[1] == 0
-            && (*ctx.ops).remote_ip6[2] == 0xffff_u32.to_be()
-    }
+    unsafe { words!((*ctx.ops).remote_ip6) }.is_v4()
 }
 
 #[inline(always)]
@@ -261,8 +275,8 @@ pub fn plain(record: &mut Connection, why: Plain) {
 
 /// The enrolled pod of this node behind an address, as a pod of namespace `netns` sees it.
 #[inline(always)]
-fn pod_at(address: Ipv4Be, netns: u64, workload: &Workload) -> Option<LocalPod> {
-    if address == workload.address {
+fn pod_at(address: IpBe, netns: u64, workload: &Workload) -> Option<LocalPod> {
+    if address.is(workload.own_address(address)) {
         return Some(LocalPod {
             netns,
             workload: workload.id,

@@ -158,6 +158,7 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
             node: node.clone(),
             cgroup: args.cgroup.clone(),
             acceleration: args.acceleration,
+            capacities: args.map_capacity.clone(),
         })?);
         let acceleration = kernel.acceleration();
         tracing::info!(

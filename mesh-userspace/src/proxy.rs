@@ -85,7 +85,7 @@ pub enum ProxyError {
         /// What the system said.
         source: io::Error,
     },
-    /// One listener per worker is needed.
+    /// One listener per worker and address is needed.
     #[error("pod {pod}: {listeners} listeners for {workers} data threads")]
     Listeners {
         /// The pod.
@@ -137,31 +137,36 @@ impl Proxy {
         })
     }
 
-    /// How many workers there are: a pod needs a listener for each.
+    /// How many workers there are: a pod needs a listener for each, of each family.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
     /// Serves the clients of a pod, which the snapshot knows as `source`, or replaces how it is served.
-    /// `listeners` are in the pod's network namespace, one per worker, on one port with `SO_REUSEPORT`.
+    /// `listeners` are in the pod's network namespace, one per worker on one port with `SO_REUSEPORT`; then as
+    /// many on another address, if there is one.
     pub fn add_pod(
         &self,
         pod: &PodSockets,
         source: &ObjectName,
         listeners: Vec<TcpListener>,
     ) -> Result<(), ProxyError> {
-        if listeners.len() != self.workers.len() {
+        if listeners.is_empty() || !listeners.len().is_multiple_of(self.workers.len()) {
             return Err(ProxyError::Listeners {
                 pod: pod.pod.clone(),
                 listeners: listeners.len(),
                 workers: self.workers.len(),
             });
         }
-        for (worker, listener) in self.workers.iter().zip(listeners) {
+        let mut shares: Vec<Vec<TcpListener>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for (place, listener) in listeners.into_iter().enumerate() {
+            shares[place % self.workers.len()].push(listener);
+        }
+        for (worker, listeners) in self.workers.iter().zip(shares) {
             worker.tell(Command::AddPod {
                 sockets: pod.clone(),
                 source: source.clone(),
-                listener,
+                listeners,
             });
         }
         Ok(())

@@ -28,7 +28,7 @@ mod sys;
 pub mod traffic;
 
 pub use agent::{Agent, AgentOptions};
-pub use manifests::{Manifests, Service, ServicePort, ServiceSpec};
+pub use manifests::{Families, Manifests, Service, ServicePort, ServiceSpec};
 pub use metrics::Metrics;
 pub use node::Lab;
 pub use pod::{Pod, PodSpec};

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::net;
 use crate::pod::Pod;
 
 /// A folder of manifests.
@@ -28,6 +29,19 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     /// Which pods are behind it; empty where `EndpointSlice`s say so.
     pub selector: BTreeMap<String, String>,
+    /// Which of its addresses it has.
+    pub families: Families,
+}
+
+/// A service's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// An IPv4 one.
+    Ipv4,
+    /// An IPv6 one.
+    Ipv6,
+    /// Both.
+    Both,
 }
 
 /// A service's port.
@@ -46,8 +60,25 @@ pub struct ServicePort {
 pub struct Service {
     /// What was asked for.
     pub spec: ServiceSpec,
-    /// Its cluster IP.
+    /// Its IPv4 cluster IP, where it has one.
     pub address: Ipv4Addr,
+}
+
+impl Service {
+    /// Its IPv6 cluster IP, where it has one.
+    pub fn address6(&self) -> Ipv6Addr {
+        net::ipv6_beside(self.address)
+    }
+
+    /// Those that it has.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let (ipv4, ipv6) = (self.address.into(), self.address6().into());
+        match self.spec.families {
+            Families::Ipv4 => vec![ipv4],
+            Families::Ipv6 => vec![ipv6],
+            Families::Both => vec![ipv4, ipv6],
+        }
+    }
 }
 
 impl ServiceSpec {
@@ -59,6 +90,7 @@ impl ServiceSpec {
             selector: BTreeMap::from([("app".to_owned(), name.clone())]),
             name,
             ports: Vec::new(),
+            families: Families::Ipv4,
         }
     }
 
@@ -83,6 +115,13 @@ impl ServiceSpec {
             port,
             target_port,
         });
+        self
+    }
+
+    /// With other addresses than an IPv4 one.
+    #[must_use]
+    pub fn families(mut self, families: Families) -> Self {
+        self.families = families;
         self
     }
 
@@ -156,7 +195,7 @@ impl Manifests {
                serviceAccountName: {}\n\
              status:\n  \
                podIP: {address}\n  \
-               podIPs: [{{ip: {address}}}]\n",
+               podIPs: [{{ip: {address}}}, {{ip: '{address6}'}}]\n",
             spec.name,
             spec.namespace,
             json!(spec.labels),
@@ -164,6 +203,7 @@ impl Manifests {
             json!(node),
             spec.service_account,
             address = pod.address(),
+            address6 = pod.address6(),
         );
         self.write(&pod_file(pod), &text)
     }
@@ -183,8 +223,12 @@ impl Manifests {
                name: {}\n  \
                namespace: {}\n\
              spec:\n  \
-               clusterIP: {}\n",
-            spec.name, spec.namespace, service.address
+               clusterIP: '{}'\n  \
+               clusterIPs: {}\n",
+            spec.name,
+            spec.namespace,
+            service.addresses()[0],
+            json!(service.addresses())
         );
         if !spec.selector.is_empty() {
             let _ = writeln!(text, "  selector: {}", json!(spec.selector));
@@ -205,23 +249,30 @@ impl Manifests {
         )
     }
 
-    /// Writes the one `EndpointSlice` of `service`'s port `port`: addresses, and whether each is
-    /// ready.
+    /// Writes the one `EndpointSlice` of `service`'s port `port` and the addresses' family: addresses, and
+    /// whether each is ready.
     pub fn endpoint_slice(
         &self,
         service: &Service,
         port: &ServicePort,
-        endpoints: &[(Ipv4Addr, bool)],
+        endpoints: &[(impl Into<IpAddr> + Copy, bool)],
     ) -> Result<PathBuf> {
         let spec = &service.spec;
+        let is_ipv6 = |(address, _): &(_, bool)| -> bool { IpAddr::is_ipv6(&Into::into(*address)) };
+        let family = if endpoints.first().is_some_and(is_ipv6) {
+            "IPv6"
+        } else {
+            "IPv4"
+        };
+        let suffix = family.to_lowercase();
         let mut text = format!(
             "apiVersion: discovery.k8s.io/v1\n\
              kind: EndpointSlice\n\
              metadata:\n  \
-               name: {name}-1\n  \
+               name: {name}-{suffix}\n  \
                namespace: {}\n  \
                labels: {{kubernetes.io/service-name: {name}}}\n\
-             addressType: IPv4\n\
+             addressType: {family}\n\
              ports:\n  \
                - {{name: {}, port: {}, protocol: TCP}}\n\
              endpoints:\n",
@@ -231,13 +282,14 @@ impl Manifests {
             name = spec.name,
         );
         for (address, ready) in endpoints {
+            let address: IpAddr = (*address).into();
             let _ = writeln!(
                 text,
-                "  - {{addresses: [{address}], conditions: {{ready: {ready}}}}}"
+                "  - {{addresses: ['{address}'], conditions: {{ready: {ready}}}}}"
             );
         }
         self.write(
-            &format!("endpoints-{}-{}.yaml", spec.namespace, spec.name),
+            &format!("endpoints-{}-{}-{suffix}.yaml", spec.namespace, spec.name),
             &text,
         )
     }

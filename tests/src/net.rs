@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -18,6 +18,21 @@ const POD_BITS: u8 = 16;
 /// Where services' addresses come from. Nothing has one, so without the mesh a connection to one
 /// must fail at once, not time out.
 const SERVICE_NETWORK: &str = "10.96.0.0/12";
+const SERVICE_NETWORK6: &str = "fd00:10:96::/112";
+const POD_BITS6: u8 = 64;
+
+/// The IPv6 address beside an IPv4 one of the pods' or the services' network: `10.244.0.12` has
+/// `fd00:10:244::c`, `10.96.0.11` has `fd00:10:96::b`. Unique locally (RFC 4193).
+pub(crate) fn ipv6_beside(address: Ipv4Addr) -> Ipv6Addr {
+    let [first, second, third, fourth] = address.octets();
+    // As people read it: the decimal 244 becomes the hexadecimal 244.
+    let digits = |octet: u8| {
+        let octet = u16::from(octet);
+        (octet / 100) << 8 | (octet / 10 % 10) << 4 | (octet % 10)
+    };
+    let host = u16::from_be_bytes([third, fourth]);
+    Ipv6Addr::new(0xfd00, digits(first), digits(second), 0, 0, 0, 0, host)
+}
 
 /// Makes the node's namespace and its bridge.
 pub(crate) fn add_node(netns: &str) -> Result<()> {
@@ -37,7 +52,7 @@ pub(crate) fn add_node(netns: &str) -> Result<()> {
     sysctl(netns, "net.ipv4.icmp_ratelimit", "0")
 }
 
-/// Makes the namespace `netns` with the address `address`, wired to the bridge in `node`.
+/// Makes the namespace `netns` with the address `address` and the IPv6 one beside it, wired to the bridge in `node`.
 pub(crate) fn add_pod(node: &str, netns: &str, address: Ipv4Addr) -> Result<()> {
     // In the node's namespace, where only this lab makes names: unique by the address.
     let [.., third, fourth] = address.octets();
@@ -48,10 +63,13 @@ pub(crate) fn add_pod(node: &str, netns: &str, address: Ipv4Addr) -> Result<()> 
         &format!(
             "link add eth0 type veth peer name {port} netns {node}\n\
              addr add {address}/{POD_BITS} dev eth0\n\
+             addr add {beside}/{POD_BITS6} dev eth0 nodad\n\
              link set lo up\n\
              link set eth0 up\n\
              route add default via {GATEWAY}\n\
-             route add unreachable {SERVICE_NETWORK}\n"
+             route add unreachable {SERVICE_NETWORK}\n\
+             route add unreachable {SERVICE_NETWORK6}\n",
+            beside = ipv6_beside(address),
         ),
     )?;
     host::ip_batch(

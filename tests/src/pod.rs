@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::fs::OpenOptions;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -137,6 +137,11 @@ impl Pod {
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
         self.inner.address
+    }
+
+    /// Its IPv6 address.
+    pub fn address6(&self) -> Ipv6Addr {
+        net::ipv6_beside(self.inner.address)
     }
 
     /// The name of its network namespace below /run/netns.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::TcpListener,
     path::Path,
     sync::Arc,
 };
@@ -17,6 +18,7 @@ use crate::{
 struct EnrolledPod {
     netns: Arc<Netns>,
     listener: u16,
+    listener6: u16,
 }
 
 /// All local pods.
@@ -101,6 +103,7 @@ impl Pods {
         let entry = |pod: &EnrolledPod| Enrolled {
             netns: pod.netns.cookie(),
             listener: pod.listener,
+            listener6: pod.listener6,
         };
         self.enrolled
             .iter()
@@ -146,13 +149,16 @@ fn enrol(workload: &Workload, proxy: &Proxy) -> Result<EnrolledPod, String> {
         });
     };
     let netns = Arc::new(Netns::open(path).map_err(|error| error.to_string())?);
-    let listeners = netns
+    let mut listeners = netns
         .listeners(proxy.workers())
         .map_err(|error| error.to_string())?;
-    let listener = listeners
-        .first()
-        .and_then(|listener| listener.local_addr().ok())
-        .map_or(0, |address| address.port());
+    // A namespace without IPv6 has no client for it.
+    let listeners6 = netns.listeners6(proxy.workers()).unwrap_or_else(|error| {
+        tracing::debug!(pod = %workload.name, %error, "no listener for IPv6");
+        Vec::new()
+    });
+    let (listener, listener6) = (port_of(&listeners), port_of(&listeners6));
+    listeners.extend(listeners6);
     let sockets = PodSockets {
         cookie: netns.cookie(),
         handle: Some(netns.clone()),
@@ -161,5 +167,17 @@ fn enrol(workload: &Workload, proxy: &Proxy) -> Result<EnrolledPod, String> {
     proxy
         .add_pod(&sockets, &workload.name, listeners)
         .map_err(|error| error.to_string())?;
-    Ok(EnrolledPod { netns, listener })
+    Ok(EnrolledPod {
+        netns,
+        listener,
+        listener6,
+    })
+}
+
+/// The port that these listen on; 0 where there are none.
+fn port_of(listeners: &[TcpListener]) -> u16 {
+    listeners
+        .first()
+        .and_then(|listener| listener.local_addr().ok())
+        .map_or(0, |address| address.port())
 }

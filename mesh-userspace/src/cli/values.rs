@@ -1,6 +1,6 @@
 //! The values of flags, checked while the command line is parsed.
 
-use crate::config::model::Acceleration;
+use crate::{config::model::Acceleration, kernel::loader::MAPS};
 
 /// `HOST:PORT`; an IPv6 address in brackets.
 pub fn host_and_port(text: &str) -> Result<String, String> {
@@ -55,6 +55,19 @@ pub fn acceleration(text: &str) -> Result<Acceleration, String> {
         "on" => Ok(Acceleration::On),
         "off" => Ok(Acceleration::Off),
         _ => Err("use auto, on or off".to_owned()),
+    }
+}
+
+/// `NAME=N`: a map and how many entries it is to hold.
+pub fn map_capacity(text: &str) -> Result<(String, u32), String> {
+    let wrong = || format!("{text:?} is not NAME=N, for example sockets=1024");
+    let (name, entries) = text.split_once('=').ok_or_else(wrong)?;
+    if !MAPS.contains(&name) {
+        return Err(format!("no map {name:?}: one of {}", MAPS.join(", ")));
+    }
+    match entries.parse() {
+        Ok(entries) if entries > 0 => Ok((name.to_owned(), entries)),
+        _ => Err(wrong()),
     }
 }
 
@@ -128,6 +141,14 @@ mod tests {
         assert_eq!(header("x:"), Ok(("x".into(), String::new())));
         for bad in ["nocolon", ": v", "na me: v", "n: v\nx"] {
             assert!(header(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_capacity_names_a_map_that_there_is() {
+        assert_eq!(map_capacity("sockets=2"), Ok(("sockets".into(), 2)));
+        for bad in ["sockets", "sockets=0", "sockets=x", "socks=2", "=2"] {
+            assert!(map_capacity(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, PortBe,
     names::NameKind,
     policy::{self, Endpoint, ExcludedPort, FrontendKey, LocalPod, Verdict, flags},
 };
@@ -23,8 +23,10 @@ use crate::{
 pub struct Enrolled {
     /// Cookie of its network namespace.
     pub netns: u64,
-    /// The agent's listener inside; 0 where there is none.
+    /// The agent's listener on 127.0.0.1 inside; 0 where there is none.
     pub listener: u16,
+    /// The same on `::1`.
+    pub listener6: u16,
 }
 
 /// What stands at a frontend; the group that holds the endpoints is chosen when it is written.
@@ -44,7 +46,7 @@ pub struct Tables {
     /// netns cookie → pod.
     pub workloads: HashMap<u64, policy::Workload>,
     /// Address → pod of this node.
-    pub local_pods: HashMap<Ipv4Be, LocalPod>,
+    pub local_pods: HashMap<IpBe, LocalPod>,
     /// Ports that stay plain TCP.
     pub excluded_ports: HashMap<ExcludedPort, u32>,
     /// Address and port → service.
@@ -66,11 +68,8 @@ pub fn compile(
         }
     }
     for (address, frontend) in &snapshot.frontends {
-        let IpAddr::V4(ip) = address.ip() else {
-            continue;
-        };
         let key = FrontendKey {
-            address: Ipv4Be::from_octets(ip.octets()),
+            address: address.ip().into(),
             port: PortBe::new(address.port()),
             protocol: TCP,
         };
@@ -81,21 +80,19 @@ pub fn compile(
             Way::Pass => Verdict::Pass,
             Way::Deny => Verdict::Deny,
         };
+        // A socket of one family cannot go on in the other.
         let ready: Vec<_> = port
             .endpoints
             .iter()
-            .filter(|endpoint| endpoint.ready)
-            .filter_map(|endpoint| match endpoint.address.ip() {
-                IpAddr::V4(ip) => Some((ip, endpoint)),
-                IpAddr::V6(_) => None,
-            })
+            .chain(port.ipv6_endpoints.iter())
+            .filter(|endpoint| endpoint.ready && endpoint.address.is_ipv4() == address.is_ipv4())
             .collect();
-        let weights: Vec<u32> = ready.iter().map(|(_, endpoint)| endpoint.weight).collect();
+        let weights: Vec<u32> = ready.iter().map(|endpoint| endpoint.weight).collect();
         let endpoints = ready
             .iter()
             .zip(alias::table(&weights))
-            .map(|((ip, endpoint), slot)| Endpoint {
-                address: Ipv4Be::from_octets(ip.octets()),
+            .map(|(endpoint, slot)| Endpoint {
+                address: endpoint.address.ip().into(),
                 port: PortBe::new(endpoint.address.port()),
                 reserved: 0,
                 workload: endpoint.workload.as_ref().map_or(0, |workload| {
@@ -132,30 +129,25 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
     if workload.failure_policy == FailurePolicy::Closed {
         bits |= flags::FAIL_CLOSED;
     }
-    let addresses = workload
-        .addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(ip) => Some(Ipv4Be::from_octets(ip.octets())),
-            IpAddr::V6(_) => None,
-        });
-    let mut own = Ipv4Be::default();
-    for address in addresses {
-        if own == Ipv4Be::default() {
-            own = address;
-        }
+    // The first of a family is the pod's own.
+    let own = |is_family: fn(&IpAddr) -> bool| {
+        let first = workload.addresses.iter().copied().find(is_family);
+        first.map_or_else(IpBe::default, IpBe::from)
+    };
+    for &address in &workload.addresses {
         let local = LocalPod {
             netns: pod.netns,
             workload: id,
             flags: bits,
         };
-        tables.local_pods.insert(address, local);
+        tables.local_pods.insert(address.into(), local);
     }
     let entry = policy::Workload {
         id,
-        address: own,
+        address: own(IpAddr::is_ipv4),
+        address6: own(IpAddr::is_ipv6),
         listener: PortBe::new(pod.listener),
-        reserved: 0,
+        listener6: PortBe::new(pod.listener6),
         flags: bits,
     };
     tables.workloads.insert(pod.netns, entry);

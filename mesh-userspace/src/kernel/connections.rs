@@ -4,13 +4,13 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read as _},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddr,
     path::Path,
     time::Duration,
 };
 
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, PortBe,
     connection::{Connection, ConnectionRecord, Plain, Role, Sending},
     policy::Verdict,
     traffic::{Traffic, TrafficKey},
@@ -34,11 +34,11 @@ pub struct LiveConnection {
     /// The same for the server's bytes.
     pub response: Direction,
     /// The client's end.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// The server's end, as it is.
-    pub server: SocketAddrV4,
+    pub server: SocketAddr,
     /// What the application dialled, where that is another address.
-    pub dialled: Option<SocketAddrV4>,
+    pub dialled: Option<SocketAddr>,
     /// Payload bytes, client to server.
     pub sent: u64,
     /// Payload bytes, server to client.
@@ -200,7 +200,7 @@ pub fn open_totals(records: &[ConnectionRecord]) -> HashMap<TrafficKey, Traffic>
     totals
 }
 
-type Tuple = (Ipv4Be, PortBe, Ipv4Be, PortBe, u32, u32);
+type Tuple = (IpBe, PortBe, IpBe, PortBe, u32, u32);
 
 fn tuple_of_client(c: &Connection) -> Tuple {
     (
@@ -284,6 +284,6 @@ fn seen_by_server(record: &ConnectionRecord, now: u64) -> LiveConnection {
     }
 }
 
-fn address(address: Ipv4Be, port: PortBe) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(address.octets()), port.get())
+fn address(address: IpBe, port: PortBe) -> SocketAddr {
+    SocketAddr::new(address.into(), port.get())
 }

@@ -32,7 +32,7 @@ const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 4] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 6] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
     (
@@ -40,8 +40,16 @@ const ON_CGROUP: [(&str, bpf_attach_type); 4] = [
         bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
     ),
     (
+        programs::GETPEERNAME6,
+        bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
+    ),
+    (
         programs::CONNECT4,
         bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
+    ),
+    (
+        programs::CONNECT6,
+        bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
     ),
 ];
 
@@ -165,7 +173,12 @@ pub struct Attached {
 }
 
 /// Loads and attaches everything. What was pinned before stays in force until each program is replaced.
-pub fn load(pins: &PinDir, cgroup: &Path) -> Result<Vec<Attached>, LoadError> {
+/// `capacities` are of maps that are to hold other numbers of entries than they were built for.
+pub fn load(
+    pins: &PinDir,
+    cgroup: &Path,
+    capacities: &[(String, u32)],
+) -> Result<Vec<Attached>, LoadError> {
     let offsets = btf::offsets().map_err(|error| LoadError::Kernel {
         what: "reading the kernel's types".into(),
         reason: error.to_string(),
@@ -178,10 +191,13 @@ pub fn load(pins: &PinDir, cgroup: &Path) -> Result<Vec<Attached>, LoadError> {
     for name in MAPS {
         loader.map_pin_path(name, pins.map(name));
     }
+    for (name, entries) in capacities {
+        loader.map_max_entries(name, *entries);
+    }
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| classify("loading the maps", &error))?;
-    verify_pins(&ebpf, pins)?;
+    verify_pins(&ebpf, pins, capacities)?;
 
     let mut attached = Vec::new();
     for name in ON_SOCKETS {
@@ -335,7 +351,7 @@ fn attach_iterator(ebpf: &mut Ebpf, pins: &PinDir) -> Result<Attached, LoadError
 }
 
 /// aya reopens a pinned map without looking at it: compare every map with what the object says.
-fn verify_pins(ebpf: &Ebpf, pins: &PinDir) -> Result<(), LoadError> {
+fn verify_pins(ebpf: &Ebpf, pins: &PinDir, capacities: &[(String, u32)]) -> Result<(), LoadError> {
     let object =
         aya_obj::Object::parse(OBJECT).map_err(|error| classify("reading the object", &error))?;
     for (name, _) in ebpf.maps() {
@@ -353,11 +369,12 @@ fn verify_pins(ebpf: &Ebpf, pins: &PinDir) -> Result<(), LoadError> {
         let info = MapInfo::from_pin(&path).map_err(|error| foreign(error.to_string()))?;
         let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
         let found = (kind, info.key_size(), info.value_size(), info.max_entries());
+        let entries = capacities.iter().find(|(map, _)| map == name);
         let expected = (
             wanted.map_type(),
             wanted.key_size(),
             wanted.value_size(),
-            wanted.max_entries(),
+            entries.map_or(wanted.max_entries(), |(_, entries)| *entries),
         );
         if found != expected {
             return Err(foreign(format!(
@@ -435,18 +452,20 @@ mod tests {
         let cgroup = cgroup2.join(&name);
         fs::create_dir(&cgroup).expect("privilege: run as root");
         let pins = PinDir::new(Path::new("/sys/fs/bpf"), &name);
-        let first = load(&pins, &cgroup);
-        let second = load(&pins, &cgroup);
+        let first = load(&pins, &cgroup, &[]);
+        let second = load(&pins, &cgroup, &[]);
+        let other_size = load(&pins, &cgroup, &[(names::SOCKETS.into(), 2)]);
         let gone = uninstall(&pins);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
-        assert_eq!(first.len(), 7);
+        assert_eq!(first.len(), ON_CGROUP.len() + ON_SOCKETS.len() + 1);
         assert!(
             first
                 .iter()
                 .zip(&second)
                 .all(|(a, b)| a.name == b.name && a.id != b.id)
         );
+        assert!(matches!(other_size, Err(LoadError::ForeignPin { .. })));
         assert!(gone.expect("uninstall"));
         assert!(!pins.path().exists());
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray},
 };
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, PortBe,
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, listener},
     names::{self, Name, NameKey, NameKind},
     policy::{
@@ -200,7 +200,9 @@ impl PinnedMaps {
         match name {
             names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
                 let value = json!({
-                    "workload": workload(w.id), "address": ip(w.address), "listener": w.listener.get(),
+                    "workload": workload(w.id),
+                    "address": own(w.address), "listener": w.listener.get(),
+                    "address6": own(w.address6), "listener6": w.listener6.get(),
                     "acceleration": w.flags & flags::NO_ACCELERATION == 0,
                     "failClosed": w.flags & flags::FAIL_CLOSED != 0,
                 });
@@ -220,7 +222,7 @@ impl PinnedMaps {
                 });
                 (json!(format!("{}/{}", key.group, key.slot)), value)
             }),
-            names::LOCAL_PODS => self.entries(names::LOCAL_PODS, |key: Ipv4Be, pod: LocalPod| {
+            names::LOCAL_PODS => self.entries(names::LOCAL_PODS, |key: IpBe, pod: LocalPod| {
                 let value = json!({
                     "workload": workload(pod.workload), "netns": pod.netns.to_string(),
                     "acceleration": pod.flags & flags::NO_ACCELERATION == 0,
@@ -409,12 +411,17 @@ fn named(names: &Ids, kind: NameKind, id: u32) -> String {
     names.name(kind, id).unwrap_or("unknown").to_owned()
 }
 
-fn ip(address: Ipv4Be) -> String {
-    Ipv4Addr::from(address.octets()).to_string()
+fn ip(address: IpBe) -> String {
+    IpAddr::from(address).to_string()
 }
 
-fn at(address: Ipv4Be, port: PortBe) -> String {
-    SocketAddrV4::new(Ipv4Addr::from(address.octets()), port.get()).to_string()
+/// A pod's own address of a family that it may not have.
+fn own(address: IpBe) -> Option<String> {
+    (!address.is_none()).then(|| ip(address))
+}
+
+fn at(address: IpBe, port: PortBe) -> String {
+    SocketAddr::new(address.into(), port.get()).to_string()
 }
 
 /// `PerCpuArray` as the kernel's documentation spells it: `per_cpu_array`.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::MetadataExt,
@@ -114,8 +114,17 @@ impl Netns {
     /// `count` non-blocking listeners on one port of 127.0.0.1 inside, among which the kernel shares
     /// connections out. Nobody outside the pod reaches them.
     pub fn listeners(&self, count: usize) -> Result<Vec<TcpListener>, NetnsError> {
-        self.listen(LISTENER_PORT, count)
-            .or_else(|_| self.listen(0, count))
+        self.listeners_on(Ipv4Addr::LOCALHOST.into(), count)
+    }
+
+    /// The same on `::1`, for IPv6 sockets that dial IPv6.
+    pub fn listeners6(&self, count: usize) -> Result<Vec<TcpListener>, NetnsError> {
+        self.listeners_on(Ipv6Addr::LOCALHOST.into(), count)
+    }
+
+    fn listeners_on(&self, loopback: IpAddr, count: usize) -> Result<Vec<TcpListener>, NetnsError> {
+        self.listen(SocketAddr::new(loopback, LISTENER_PORT), count)
+            .or_else(|_| self.listen(SocketAddr::new(loopback, 0), count))
             .map_err(|source| NetnsError::Use {
                 operation: "listening",
                 path: self.path.clone(),
@@ -123,24 +132,24 @@ impl Netns {
             })
     }
 
-    fn listen(&self, port: u16, count: usize) -> io::Result<Vec<TcpListener>> {
-        let mut port = port;
+    fn listen(&self, address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+        let mut address = address;
         let mut listeners = Vec::with_capacity(count);
         for _ in 0..count {
-            let socket = self.socket(Domain::IPV4)?;
+            let socket = self.socket(Domain::for_address(address))?;
             // The port of a stopped agent is in TIME_WAIT for a minute.
             socket.set_reuse_address(true)?;
             // The first one finds out whether the port is free of others' listeners.
             if listeners.is_empty() {
-                socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+                socket.bind(&address.into())?;
                 socket.set_reuse_port(true)?;
             } else {
                 socket.set_reuse_port(true)?;
-                socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+                socket.bind(&address.into())?;
             }
             socket.listen(BACKLOG)?;
             let listener = TcpListener::from(socket);
-            port = listener.local_addr()?.port();
+            address = listener.local_addr()?;
             listeners.push(listener);
         }
         Ok(listeners)

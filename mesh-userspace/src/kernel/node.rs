@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    net::{IpAddr, SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
-    Ipv4Be, PortBe,
+    PortBe,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     names::{self, NameKind},
     settings::Settings,
@@ -47,6 +47,8 @@ pub struct KernelOptions {
     pub cgroup: Option<PathBuf>,
     /// `--acceleration`.
     pub acceleration: Acceleration,
+    /// `--map-capacity`: maps and how many entries they are to hold.
+    pub capacities: Vec<(String, u32)>,
 }
 
 /// Whether bytes may go from socket to socket on this node, and who says so.
@@ -89,7 +91,7 @@ impl Kernel {
         mount_bpffs(&options.bpffs)?;
         let cgroup = find_cgroup(options.cgroup.as_deref())?;
         let pins = PinDir::new(&options.bpffs, &options.node);
-        let attached = loader::load(&pins, &cgroup)?;
+        let attached = loader::load(&pins, &cgroup, &options.capacities)?;
         let probes = match options.acceleration {
             Acceleration::Off => Vec::new(),
             Acceleration::Auto | Acceleration::On => selftest::run(),
@@ -234,14 +236,11 @@ impl Kernel {
 
     /// Where the client of a connection to the agent's listener wanted to go. The answer is given once.
     pub fn take_origin(&self, netns: u64, client: SocketAddr) -> io::Result<Option<SocketAddr>> {
-        let IpAddr::V4(ip) = client.ip() else {
-            return Ok(None);
-        };
         let key = OriginKey {
             netns,
-            address: Ipv4Be::from_octets(ip.octets()),
+            address: client.ip().into(),
             port: PortBe::new(client.port()),
-            reserved: 0,
+            reserved: [0; 3],
         };
         let mut origins = locked(&self.origins);
         let origin = match origins.get(&key, 0) {
@@ -251,8 +250,8 @@ impl Kernel {
         };
         // Gone already: evicted by newer ones, which does no harm.
         let _ = origins.remove(&key);
-        let address = SocketAddrV4::new(origin.address.octets().into(), origin.port.get());
-        Ok(Some(address.into()))
+        let address = SocketAddr::new(origin.address.into(), origin.port.get());
+        Ok(Some(address))
     }
 
     /// A non-blocking TCP socket in a pod's namespace that the programs let pass.

@@ -14,7 +14,7 @@ use aya::{
     maps::{HashMap as BpfMap, Map, MapData, MapError},
 };
 use mesh_common::{
-    Ipv4Be,
+    IpBe,
     names::{self, Name, NameKey},
     policy::{self, Endpoint, EndpointKey, ExcludedPort, FrontendKey, LocalPod, Verdict},
 };
@@ -126,7 +126,7 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
 /// The maps that policy fills, and what is in them.
 pub struct PolicyMaps {
     workloads: Table<u64, policy::Workload>,
-    local_pods: Table<Ipv4Be, LocalPod>,
+    local_pods: Table<IpBe, LocalPod>,
     excluded_ports: Table<ExcludedPort, u32>,
     frontends: Table<FrontendKey, policy::Frontend>,
     endpoints: Table<EndpointKey, Endpoint>,

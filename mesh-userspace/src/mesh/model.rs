@@ -119,8 +119,12 @@ pub struct ServicePort {
     pub name: Arc<str>,
     /// From appProtocol or the port's name.
     pub protocol: Protocol,
-    /// Sorted by address; not-ready ones are included and marked.
+    /// Sorted by address; not-ready ones are included and marked. Of one family: IPv4 where the service
+    /// has an IPv4 address.
     pub endpoints: Arc<[Endpoint]>,
+    /// Of a dual-stack service the same by their IPv6 addresses, for who dials its IPv6 address and is not
+    /// routed by the agent. Of others empty.
+    pub ipv6_endpoints: Arc<[Endpoint]>,
     /// How a connection of a mesh client to it goes.
     pub way: Way,
     /// One line for people: why this way.

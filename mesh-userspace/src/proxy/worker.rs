@@ -54,8 +54,8 @@ pub enum Command {
         sockets: PodSockets,
         /// Its name in the snapshot.
         source: ObjectName,
-        /// This worker's own listener in the pod's namespace.
-        listener: TcpListener,
+        /// This worker's own listeners in the pod's namespace.
+        listeners: Vec<TcpListener>,
     },
     /// Accept no more for a pod; its connections end after the requests under way.
     RemovePod(ObjectName),
@@ -101,7 +101,7 @@ pub struct Pod {
     pub name: ObjectName,
     /// Its connections to servers.
     pub upstreams: Upstreams,
-    acceptor: RefCell<Option<JoinHandle<()>>>,
+    acceptors: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Pod {
@@ -206,8 +206,8 @@ impl Worker {
             Command::AddPod {
                 sockets,
                 source,
-                listener,
-            } => self.add_pod(sockets, source, listener),
+                listeners,
+            } => self.add_pod(sockets, source, listeners),
             Command::RemovePod(name) => self.remove_pod(&name),
             Command::Drain { deadline, done } => {
                 let names: Vec<_> = self.pods.borrow().keys().cloned().collect();
@@ -224,27 +224,36 @@ impl Worker {
         }
     }
 
-    fn add_pod(self: &Rc<Self>, sockets: PodSockets, source: ObjectName, listener: TcpListener) {
+    fn add_pod(
+        self: &Rc<Self>,
+        sockets: PodSockets,
+        source: ObjectName,
+        listeners: Vec<TcpListener>,
+    ) {
         let name = sockets.pod.clone();
         self.remove_pod(&name);
-        let listener = match listener
-            .set_nonblocking(true)
-            .and_then(|()| tokio::net::TcpListener::from_std(listener))
-        {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(pod = %name, %error, "the pod's listener can't be used: its connections are not served");
-                return;
-            }
-        };
         let pod = Rc::new(Pod {
             upstreams: Upstreams::new(sockets.clone(), self.interception.clone()),
             sockets,
             name: source,
-            acceptor: RefCell::default(),
+            acceptors: RefCell::default(),
         });
-        let accepting = tokio::task::spawn_local(self.clone().accept(pod.clone(), listener));
-        pod.acceptor.replace(Some(accepting));
+        for listener in listeners {
+            match listener
+                .set_nonblocking(true)
+                .and_then(|()| tokio::net::TcpListener::from_std(listener))
+            {
+                Ok(listener) => {
+                    let accepting = self.clone().accept(pod.clone(), listener);
+                    pod.acceptors
+                        .borrow_mut()
+                        .push(tokio::task::spawn_local(accepting));
+                }
+                Err(error) => {
+                    tracing::error!(pod = %name, %error, "a listener of the pod can't be used: its connections are not served");
+                }
+            }
+        }
         self.pods.borrow_mut().insert(name, pod);
     }
 
@@ -252,7 +261,7 @@ impl Worker {
         let Some(pod) = self.pods.borrow_mut().remove(name) else {
             return;
         };
-        if let Some(acceptor) = pod.acceptor.take() {
+        for acceptor in pod.acceptors.take() {
             acceptor.abort();
         }
         for connection in self.connections.borrow().values() {

@@ -197,8 +197,8 @@ fn workload<'s>(snapshot: &'s Snapshot, from: &str) -> Result<&'s Workload, Expl
 /// What a look-up of the host gives the client: the cluster IP, a headless service's first pod, or the
 /// address that is written.
 fn address(snapshot: &Snapshot, source: &Workload, host: &str) -> IpAddr {
-    if let Ok(address) = host.parse() {
-        return address;
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return address.to_canonical();
     }
     let service = snapshot
         .virtual_host(&source.name.namespace, host)

@@ -84,6 +84,31 @@ impl<'a, 'o> EndpointFinder<'a, 'o> {
             .any(IpAddr::is_ipv4)
             .then_some(true);
         let ipv4 = ipv4.or(service.cluster_ips.first().map(IpAddr::is_ipv4));
+        self.of_family(name, service, port, ipv4)
+    }
+
+    /// The IPv6 endpoints of one port of a service that has both families.
+    pub fn of_second_family(
+        &self,
+        name: &ObjectName,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Arc<[Endpoint]> {
+        let ips = &service.cluster_ips;
+        if ips.iter().any(IpAddr::is_ipv4) && ips.iter().any(IpAddr::is_ipv6) {
+            self.of_family(name, service, port, Some(false))
+        } else {
+            Arc::default()
+        }
+    }
+
+    fn of_family(
+        &self,
+        name: &ObjectName,
+        service: &Service,
+        port: &ServicePort,
+        ipv4: Option<bool>,
+    ) -> Arc<[Endpoint]> {
         let mut found = BTreeMap::new();
         if let Some(slices) = self.slices.get(&(&*name.namespace, &*name.name)) {
             self.add_slices(name, slices, port, ipv4, &mut found);

@@ -31,6 +31,7 @@ pub fn build(
                 name: port.name.as_str().into(),
                 protocol: protocol::of_port(port.port, &port.name, port.app_protocol.as_deref()),
                 endpoints: finder.of_port(name, spec, port),
+                ipv6_endpoints: finder.of_second_family(name, spec, port),
                 way: Way::Direct,
                 way_reason: "".into(),
             })

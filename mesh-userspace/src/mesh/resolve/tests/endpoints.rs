@@ -53,6 +53,42 @@ fn slice(service: &str, port: (&str, u16), endpoints: &[(&str, bool)]) -> Endpoi
 }
 
 #[test]
+fn a_dual_stack_service_has_its_endpoints_in_both_families() {
+    let with_ips = |ips: &[&str]| {
+        Spec::Service(Service {
+            cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            headless: false,
+            selector: labels(""),
+            ports: vec![service_port("http", 80)],
+        })
+    };
+    let mut mesh = Mesh::default()
+        .object("a/dual", with_ips(&["fd00::1", "10.96.0.1"]))
+        .object("a/six", with_ips(&["fd00::2"]))
+        .object("a/four", with_ips(&["10.96.0.2"]));
+    for service in ["dual", "six", "four"] {
+        for (family, address) in [("v4", "10.0.0.1"), ("v6", "fd00::a")] {
+            let slice = slice(service, ("http", 8080), &[(address, true)]);
+            mesh = mesh.object(&format!("a/{service}-{family}"), Spec::EndpointSlice(slice));
+        }
+    }
+    let snapshot = mesh.snapshot();
+    let of = |host: &str| {
+        let port = &snapshot.services[&*format!("{host}.a.svc.cluster.local")].ports[0];
+        [&port.endpoints, &port.ipv6_endpoints].map(|endpoints| {
+            let addresses = endpoints
+                .iter()
+                .map(|endpoint| endpoint.address.to_string());
+            addresses.collect::<Vec<_>>().join(" ")
+        })
+    };
+    assert_eq!(of("dual"), ["10.0.0.1:8080", "[fd00::a]:8080"]);
+    assert_eq!(of("six"), ["[fd00::a]:8080", ""]);
+    assert_eq!(of("four"), ["10.0.0.1:8080", ""]);
+    assert_eq!(snapshot.frontends.len(), 4);
+}
+
+#[test]
 fn pods_that_the_selector_matches_are_endpoints_in_order_of_address() {
     let snapshot = Mesh::default()
         .object(
