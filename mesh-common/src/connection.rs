@@ -54,7 +54,8 @@ pub struct Connection {
     pub first_sequence: u32,
     /// 1 once its bytes are in the traffic map: a record of the live must not count them again.
     pub settled: u32,
-    /// Of a client: bits of [`hazard`]. Of a listener: bits of [`listener`].
+    /// Of a client: bits of [`hazard`]. Of a listener: bits of [`listener`]. Of both: bits of
+    /// [`crate::caveat`].
     pub hazards: u32,
     /// 1 once both ends agreed to redirection: bytes may be queued past TCP, so the socket stays in the
     /// socket map until it closes.
@@ -140,6 +141,12 @@ pub enum Plain {
     ServerFirst = 12,
     /// The other end is not to be redirected to, so neither is this one.
     PeerPlain = 13,
+    /// An option was set before the first byte that redirection could not honour: [`crate::caveat`].
+    Option = 20,
+    /// One end's executable is on the list: [`crate::executable`].
+    Executable = 21,
+    /// The application has shut its sending down: TCP refuses what it sends all the same.
+    ShutDown = 22,
 }
 
 /// A connection whose client is established and whose server is not yet.

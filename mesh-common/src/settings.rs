@@ -45,6 +45,10 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.nr_threads`, int.
     pub nr_threads: u32,
+    /// `task_struct.group_leader`, pointer.
+    pub task_group_leader: u32,
+    /// `task_struct.comm`, 16 bytes.
+    pub task_comm: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 52);
+crate::assert_layout!(Settings = 16, Offsets = 60);

@@ -48,6 +48,8 @@ static OFFSETS: Offsets = Offsets {
     f_flags: 0,
     task_signal: 0,
     nr_threads: 0,
+    task_group_leader: 0,
+    task_comm: 0,
 };
 
 /// One of [`OFFSETS`]. Volatile, or the compiler would put the zeros of above in its place.
@@ -214,4 +216,13 @@ pub fn current_has_threads() -> bool {
     let signal: u64 = read_at(task, offset!(task_signal));
     let threads: u32 = read_at(signal, offset!(nr_threads));
     threads != 1
+}
+
+/// Name of the current process, as /proc/PID/comm shows it: its first thread's.
+#[inline(always)]
+pub fn current_process_name() -> [u8; 16] {
+    // SAFETY: takes nothing.
+    let task = unsafe { bpf_get_current_task() };
+    let leader: u64 = read_at(task, offset!(task_group_leader));
+    read_at(leader, offset!(task_comm))
 }

@@ -7,6 +7,8 @@
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
+//! | [`caveats`] | what was seen of a socket before its first byte |
+//! | [`reuse`] | a socket that connects again |
 //! | [`setsockopt`] | `cgroup/setsockopt`: options that redirection could not honour |
 //! | [`sk_msg`] | `sk_msg`: bytes from socket to socket |
 //! | [`dump`] | `iter/bpf_sk_storage_map`: live connections for the agent and the CLI |
@@ -17,12 +19,14 @@
 #![expect(internal_features, reason = "atomic_xadd")]
 
 mod accounting;
+mod caveats;
 mod connect;
 mod dump;
 mod kernel;
 mod listener;
 mod maps;
 mod pairing;
+mod reuse;
 mod setsockopt;
 mod sk_msg;
 mod sock_ops;

@@ -54,6 +54,8 @@ pub fn offsets() -> Result<Offsets, BtfError> {
         f_flags: at("file", "f_flags")?,
         task_signal: at("task_struct", "signal")?,
         nr_threads: at("signal_struct", "nr_threads")?,
+        task_group_leader: at("task_struct", "group_leader")?,
+        task_comm: at("task_struct", "comm")?,
     })
 }
 

@@ -16,7 +16,7 @@ use mesh_common::{
     traffic::{Traffic, TrafficKey},
 };
 
-use super::sys;
+use super::{caveats, sys};
 
 /// A connection, both of its ends put together where both are on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Direction {
     fn of(connection: &Connection) -> Self {
         match connection.sending {
             s if s == Sending::Redirect as u32 => Self::Redirected,
-            s if s == Sending::Plain as u32 => Self::Plain(why(connection.plain)),
+            s if s == Sending::Plain as u32 => Self::Plain(caveats::why(connection)),
             _ => Self::Idle,
         }
     }
@@ -74,7 +74,7 @@ impl Direction {
 
 /// One line for people, for each [`Plain`].
 pub fn why(plain: u32) -> &'static str {
-    const REASONS: [(Plain, &str); 14] = [
+    const REASONS: [(Plain, &str); 17] = [
         (Plain::No, "nothing was sent yet"),
         (
             Plain::Remote,
@@ -113,6 +113,16 @@ pub fn why(plain: u32) -> &'static str {
             "the server spoke first: annotation zerohop.dev/acceleration: on overrides",
         ),
         (Plain::PeerPlain, "the client's bytes are plain TCP"),
+        (
+            Plain::Option,
+            "an option was set that redirection could not honour",
+        ),
+        (
+            Plain::Executable,
+            "one end's executable is known to use splice or urgent data: annotation \
+             zerohop.dev/acceleration: on overrides",
+        ),
+        (Plain::ShutDown, "its sending was shut down"),
     ];
     REASONS
         .iter()
@@ -230,11 +240,11 @@ fn seen_by_client(
         request: Direction::of(connection),
         response: server.map_or_else(
             || {
-                Direction::Plain(why(if connection.plain == 0 {
-                    Plain::PeerNotThere as u32
+                Direction::Plain(if connection.plain == 0 {
+                    why(Plain::PeerNotThere as u32)
                 } else {
-                    connection.plain
-                }))
+                    caveats::why(connection)
+                })
             },
             |server| Direction::of(&server.connection),
         ),
