@@ -126,7 +126,9 @@ impl Arena {
                     })
                 };
                 match run(false).and_then(|plain| Ok((plain, run(true)?))) {
-                    Ok((plain, redirected)) => compare(&what, row, mode, &plain, &redirected, &mut problems),
+                    Ok((plain, redirected)) => {
+                        compare(&what, row, mode, &plain, &redirected, &mut problems)
+                    }
                     Err(error) => {
                         let _ = writeln!(problems, "{error:#}");
                     }
@@ -148,7 +150,13 @@ impl Arena {
             let found = self.pods.iter().find(|pod| pod.name() == name);
             found.with_context(|| format!("no pod {name}"))
         };
-        let scene = Scene::new(&self.agent, pod("client")?, pod("server")?, mode, accelerated)?;
+        let scene = Scene::new(
+            &self.agent,
+            pod("client")?,
+            pod("server")?,
+            mode,
+            accelerated,
+        )?;
         let played = (row.script)(&scene);
         let answers = scene.answers();
         played.with_context(|| format!("after {answers:#?}"))?;
@@ -174,7 +182,10 @@ fn compare(
         });
         match documented {
             None if by_tcp != answer => {
-                let _ = writeln!(problems, "{what}: {label}: TCP {by_tcp}, redirected {answer}");
+                let _ = writeln!(
+                    problems,
+                    "{what}: {label}: TCP {by_tcp}, redirected {answer}"
+                );
             }
             Some(difference) if difference.redirected != answer => {
                 let _ = writeln!(
@@ -184,7 +195,10 @@ fn compare(
                 );
             }
             Some(_) if by_tcp == answer => {
-                let _ = writeln!(problems, "{what}: {label}: {answer} both ways: no longer a difference");
+                let _ = writeln!(
+                    problems,
+                    "{what}: {label}: {answer} both ways: no longer a difference"
+                );
             }
             _ => {}
         }

@@ -23,7 +23,11 @@ pub struct End {
 
 impl End {
     pub(super) fn new(name: &'static str, puppet: Puppet, answers: Rc<RefCell<Answers>>) -> Self {
-        Self { puppet, name, answers }
+        Self {
+            puppet,
+            name,
+            answers,
+        }
     }
 
     /// Gives an order about the socket; its answer is not compared.
@@ -37,16 +41,28 @@ impl End {
     /// Gives an order about the socket; its answer is compared under this label.
     pub fn call(&self, label: &str, order: Value) -> Result<()> {
         let answer = self.ask(order)?;
-        let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+        let text = answer
+            .as_str()
+            .map_or_else(|| answer.to_string(), str::to_owned);
         self.answers
             .borrow_mut()
             .push((format!("{} {label}", self.name), text));
         Ok(())
     }
 
+    /// Something else that was seen, to be compared under this label.
+    pub fn note(&self, label: &str, seen: &str) {
+        self.answers
+            .borrow_mut()
+            .push((format!("{} {label}", self.name), seen.to_owned()));
+    }
+
     /// send(2).
     pub fn send(&self, text: &str) -> Result<()> {
-        self.call(&format!("sends {text}"), json!({"op": "send", "text": text}))
+        self.call(
+            &format!("sends {text}"),
+            json!({"op": "send", "text": text}),
+        )
     }
 
     /// send(2) with flags.
@@ -67,7 +83,10 @@ impl End {
 
     /// recvmsg(2): what came beside the bytes too.
     pub fn recvmsg(&self, label: &str, size: usize, flags: i32) -> Result<()> {
-        self.call(label, json!({"op": "recvmsg", "size": size, "flags": flags}))
+        self.call(
+            label,
+            json!({"op": "recvmsg", "size": size, "flags": flags}),
+        )
     }
 
     /// Waits until there is something to read. Not compared: see [`End::polls`].
@@ -78,12 +97,18 @@ impl End {
 
     /// poll(2) for these events, one of which is to come.
     pub fn polls(&self, label: &str, events: i16) -> Result<()> {
-        self.call(label, json!({"op": "poll", "events": events, "within": COMES}))
+        self.call(
+            label,
+            json!({"op": "poll", "events": events, "within": COMES}),
+        )
     }
 
     /// poll(2) for these events, none of which is to come.
     pub fn polls_in_vain(&self, label: &str, events: i16) -> Result<()> {
-        self.call(label, json!({"op": "poll", "events": events, "within": COMES_NOT}))
+        self.call(
+            label,
+            json!({"op": "poll", "events": events, "within": COMES_NOT}),
+        )
     }
 
     /// Watches the socket by an epoll instance of this name.
@@ -99,7 +124,10 @@ impl End {
 
     /// epoll_wait(2): none is to come.
     pub fn waits_in_vain(&self, label: &str, epoll: &str) -> Result<()> {
-        self.call(label, json!({"op": "wait", "on": epoll, "within": COMES_NOT}))
+        self.call(
+            label,
+            json!({"op": "wait", "on": epoll, "within": COMES_NOT}),
+        )
     }
 
     /// shutdown(2).
@@ -130,7 +158,10 @@ impl End {
 
     /// setsockopt(2) of an int.
     pub fn set(&self, label: &str, level: i32, name: i32, value: i32) -> Result<()> {
-        self.call(label, json!({"op": "set", "level": level, "name": name, "value": value}))
+        self.call(
+            label,
+            json!({"op": "set", "level": level, "name": name, "value": value}),
+        )
     }
 
     /// Waits until the other side's kernel has everything that was sent here.
@@ -159,6 +190,9 @@ impl End {
 
     /// The answer of a call that was begun: none is to come.
     pub fn still_waits(&self, name: &str) -> Result<()> {
-        self.call(name, json!({"op": "finish", "on": name, "within": COMES_NOT}))
+        self.call(
+            name,
+            json!({"op": "finish", "on": name, "within": COMES_NOT}),
+        )
     }
 }

@@ -35,13 +35,16 @@ impl Puppet {
         order["number"] = json!(number);
         let mut strings = self.strings.lock().unwrap_or_else(PoisonError::into_inner);
         let (process, stdin) = &mut *strings;
-        writeln!(stdin, "{order}").with_context(|| format!("order {order}: {}", process.stderr()))?;
+        writeln!(stdin, "{order}")
+            .with_context(|| format!("order {order}: {}", process.stderr()))?;
         let mark = format!(" #{number}\n");
         process
             .wait_stdout(&mark, DEADLINE)
             .with_context(|| format!("order {order}"))?;
         let said = process.stdout();
-        let line = said.lines().find_map(|line| line.strip_suffix(mark.trim_end()));
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_suffix(mark.trim_end()));
         let Some(line) = line else {
             bail!("no answer to {order} in {said}");
         };

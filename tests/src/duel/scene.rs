@@ -80,10 +80,10 @@ impl<'a> Scene<'a> {
 
     /// Each end sends once, the client first.
     pub fn greet(&self) -> Result<()> {
-        self.client.send("hello")?;
+        self.client.send("good morning")?;
         self.server.readable()?;
         self.server.recv("greeted", 100)?;
-        self.server.send("welcome")?;
+        self.server.send("good evening")?;
         self.client.readable()?;
         self.client.recv("answered", 100)
     }

@@ -35,13 +35,15 @@ struct Order(Value);
 pub(super) fn run(_: &Arguments) -> Result<()> {
     let puppet = Puppet::default();
     let mut waiting: HashMap<String, Receiver<Value>> = HashMap::new();
+    let mut answers = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let order = Order(serde_json::from_str(&line?).context("an order is JSON")?);
         let number = order.number("number")?;
         let answer = if order.text("op")? == "finish" {
-            finish(&mut waiting, &order)?
+            finish(&waiting, &mut answers, &order)?
         } else if let Some(name) = order.0["background"].as_str() {
             let (sender, receiver) = channel();
+            answers.remove(name);
             waiting.insert(name.to_owned(), receiver);
             start(&puppet, order, sender)?;
             json!({"started": true})
@@ -78,7 +80,9 @@ fn start(puppet: &Puppet, order: Order, answer: std::sync::mpsc::Sender<Value>) 
 fn sleeps(thread: i32) -> bool {
     let read = |what: &str| std::fs::read_to_string(format!("/proc/self/task/{thread}/{what}"));
     let stat = read("stat").unwrap_or_default();
-    let asleep = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'));
+    let asleep = stat
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('S'));
     let call: i64 = read("syscall")
         .unwrap_or_default()
         .split_whitespace()
@@ -88,14 +92,21 @@ fn sleeps(thread: i32) -> bool {
     asleep && names::WAITING_CALLS.contains(&call)
 }
 
-fn finish(waiting: &mut HashMap<String, Receiver<Value>>, order: &Order) -> Result<Value> {
+fn finish(
+    waiting: &HashMap<String, Receiver<Value>>,
+    answers: &mut HashMap<String, Value>,
+    order: &Order,
+) -> Result<Value> {
     let name = order.text("on")?;
+    if let Some(answer) = answers.get(name) {
+        return Ok(answer.clone());
+    }
     let answer = waiting
         .get(name)
         .with_context(|| format!("nothing goes on by the name {name}"))?
         .recv_timeout(Duration::from_millis(order.number("within")? as u64));
     if let Ok(answer) = answer {
-        waiting.remove(name);
+        answers.insert(name.to_owned(), answer.clone());
         return Ok(answer);
     }
     Ok(json!("still waits"))
@@ -139,12 +150,18 @@ impl Puppet {
                 json!("made")
             }
             "epoll" => {
-                let fd = calls::epoll(self.named(order.text("of")?)?, order.number("events")? as u32)?;
+                let fd = calls::epoll(
+                    self.named(order.text("of")?)?,
+                    order.number("events")? as u32,
+                )?;
                 self.put(order.text("on")?, fd);
                 json!("watching")
             }
             "splice" => {
-                let (from, to) = (self.named(order.text("from")?)?, self.named(order.text("to")?)?);
+                let (from, to) = (
+                    self.named(order.text("from")?)?,
+                    self.named(order.text("to")?)?,
+                );
                 bulk::splice(from, to, order.number("size")? as usize, order.flags())
             }
             "take" => {
@@ -200,12 +217,18 @@ fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
         "read all" => bulk::read_all(fd, size)?,
         "fill" => bulk::fill(fd)?,
         "shutdown" => calls::shutdown(fd, order.number("how")? as i32),
-        "poll" => calls::poll(fd, order.number("events")? as i16, order.number("within")? as i32),
+        "poll" => calls::poll(
+            fd,
+            order.number("events")? as i16,
+            order.number("within")? as i32,
+        ),
         "wait" => calls::wait(fd, order.number("within")? as i32),
         "ioctl" => calls::ioctl(fd, order.text("what")?)?,
-        "get" => {
-            calls::get_option(fd, order.number("level")? as i32, order.number("name")? as i32)
-        }
+        "get" => calls::get_option(
+            fd,
+            order.number("level")? as i32,
+            order.number("name")? as i32,
+        ),
         "set" => calls::set_option(
             fd,
             order.number("level")? as i32,
@@ -220,6 +243,15 @@ fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
         "linger" => calls::set_linger(fd, order.number("seconds")? as i32),
         "names" => calls::names(fd)?,
         "info" => messages::tcp_info(fd),
+        "discard" => calls::discard(fd, size),
+        "write" => calls::write(fd, &order.bytes()?),
+        "knows peer" => json!(calls::names(fd)?["peer"].is_string()),
+        "set text" => calls::set_text(
+            fd,
+            order.number("level")? as i32,
+            order.number("name")? as i32,
+            order.text("text")?,
+        ),
         "disconnect" => calls::disconnect(fd),
         "sendfile" => bulk::sendfile(fd, &order.bytes()?)?,
         "zero-copy receive" => bulk::zero_copy_receive(fd)?,

@@ -56,7 +56,12 @@ pub(super) fn read_all(fd: i32, size: usize) -> Result<Value> {
         }
         // SAFETY: the rest of the buffer is as long as is said.
         let result = unsafe {
-            libc::recv(fd, all[got..].as_mut_ptr().cast(), size - got, libc::MSG_DONTWAIT)
+            libc::recv(
+                fd,
+                all[got..].as_mut_ptr().cast(),
+                size - got,
+                libc::MSG_DONTWAIT,
+            )
         };
         if result <= 0 {
             end = outcome(result);
@@ -111,7 +116,11 @@ pub(super) fn sendfile(fd: i32, content: &[u8]) -> Result<Value> {
     // SAFETY: the name ends in NUL; the descriptor belongs to nobody else.
     let mut file = unsafe {
         let file = libc::memfd_create(c"sent".as_ptr(), libc::MFD_CLOEXEC);
-        anyhow::ensure!(file >= 0, "memfd_create: {}", std::io::Error::last_os_error());
+        anyhow::ensure!(
+            file >= 0,
+            "memfd_create: {}",
+            std::io::Error::last_os_error()
+        );
         File::from_raw_fd(file)
     };
     file.write_all(content).context("write to a memfd")?;
@@ -120,7 +129,12 @@ pub(super) fn sendfile(fd: i32, content: &[u8]) -> Result<Value> {
     while sent < content.len() {
         // SAFETY: both descriptors are open; no offset: the file's own moves on.
         let result = unsafe {
-            libc::sendfile(fd, file.as_raw_fd(), std::ptr::null_mut(), content.len() - sent)
+            libc::sendfile(
+                fd,
+                file.as_raw_fd(),
+                std::ptr::null_mut(),
+                content.len() - sent,
+            )
         };
         if result <= 0 {
             let error = std::io::Error::last_os_error();

@@ -40,16 +40,24 @@ pub(super) fn set_nonblocking(fd: i32, on: bool) -> io::Result<()> {
     // SAFETY: plain integers.
     unsafe {
         let flags = check(libc::fcntl(fd, libc::F_GETFL))?;
-        let flags = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+        let flags = if on {
+            flags | libc::O_NONBLOCK
+        } else {
+            flags & !libc::O_NONBLOCK
+        };
         check(libc::fcntl(fd, libc::F_SETFL, flags)).map(drop)
     }
 }
 
 /// Connects, and waits until that has come to an end; says this end's address.
 pub(super) fn connect(fd: i32, to: &str) -> Result<Value> {
-    let to = sockaddr(to.parse().with_context(|| format!("not an address: {to}"))?);
+    let to = sockaddr(
+        to.parse()
+            .with_context(|| format!("not an address: {to}"))?,
+    );
     // SAFETY: the address outlives the call, its length is its own.
-    let result = unsafe { libc::connect(fd, (&raw const to).cast(), length::<libc::sockaddr_in>()) };
+    let result =
+        unsafe { libc::connect(fd, (&raw const to).cast(), length::<libc::sockaddr_in>()) };
     if result < 0 {
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::EINPROGRESS) {
@@ -85,7 +93,14 @@ pub(super) fn pipe() -> io::Result<[i32; 2]> {
 
 pub(super) fn send(fd: i32, what: &[u8], flags: i32) -> Value {
     // SAFETY: the bytes outlive the call.
-    outcome(unsafe { libc::send(fd, what.as_ptr().cast(), what.len(), flags | libc::MSG_NOSIGNAL) })
+    outcome(unsafe {
+        libc::send(
+            fd,
+            what.as_ptr().cast(),
+            what.len(),
+            flags | libc::MSG_NOSIGNAL,
+        )
+    })
 }
 
 pub(super) fn recv(fd: i32, size: usize, flags: i32) -> Value {
@@ -99,13 +114,28 @@ pub(super) fn recv(fd: i32, size: usize, flags: i32) -> Value {
     bytes(&buffer)
 }
 
+/// recv(2) with `MSG_TRUNC`, which discards: no buffer.
+pub(super) fn discard(fd: i32, size: usize) -> Value {
+    // SAFETY: TCP writes nothing with this flag (tcp(7)).
+    outcome(unsafe { libc::recv(fd, std::ptr::null_mut(), size, libc::MSG_TRUNC) })
+}
+
+pub(super) fn write(fd: i32, what: &[u8]) -> Value {
+    // SAFETY: the bytes outlive the call.
+    outcome(unsafe { libc::write(fd, what.as_ptr().cast(), what.len()) })
+}
+
 pub(super) fn shutdown(fd: i32, how: i32) -> Value {
     // SAFETY: plain integers.
     outcome(unsafe { libc::shutdown(fd, how) } as isize)
 }
 
 pub(super) fn poll(fd: i32, wanted: i16, within: i32) -> Value {
-    let mut poll = libc::pollfd { fd, events: wanted, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd,
+        events: wanted,
+        revents: 0,
+    };
     // SAFETY: one valid pollfd.
     let ready = unsafe { libc::poll(&raw mut poll, 1, within) };
     if ready < 0 {
@@ -119,8 +149,16 @@ pub(super) fn epoll(of: i32, wanted: u32) -> io::Result<i32> {
     // SAFETY: plain integers, and an event that outlives the call.
     unsafe {
         let epoll = check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
-        let mut event = libc::epoll_event { events: wanted, u64: 0 };
-        check(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, of, &raw mut event))?;
+        let mut event = libc::epoll_event {
+            events: wanted,
+            u64: 0,
+        };
+        check(libc::epoll_ctl(
+            epoll,
+            libc::EPOLL_CTL_ADD,
+            of,
+            &raw mut event,
+        ))?;
         Ok(epoll)
     }
 }
@@ -147,19 +185,37 @@ pub(super) fn ioctl(fd: i32, what: &str) -> Result<Value> {
     let mut value: libc::c_int = -1;
     // SAFETY: the three write an int.
     let result = unsafe { libc::ioctl(fd, request, &raw mut value) };
-    Ok(if result < 0 { outcome(-1) } else { json!(value) })
+    Ok(if result < 0 {
+        outcome(-1)
+    } else {
+        json!(value)
+    })
 }
 
 pub(super) fn get_option(fd: i32, level: i32, name: i32) -> Value {
     let mut value: libc::c_int = 0;
     let mut size = length::<libc::c_int>();
     // SAFETY: room for as many bytes as is said.
-    let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut size) };
-    if result < 0 { outcome(-1) } else { json!(value) }
+    let result =
+        unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut size) };
+    if result < 0 {
+        outcome(-1)
+    } else {
+        json!(value)
+    }
 }
 
 pub(super) fn set_option(fd: i32, level: i32, name: i32, value: i32) -> Value {
     set(fd, level, name, &value)
+}
+
+pub(super) fn set_text(fd: i32, level: i32, name: i32, text: &str) -> Value {
+    // SAFETY: the text outlives the call, its length is its own.
+    let result = unsafe {
+        let length = text.len() as libc::socklen_t;
+        libc::setsockopt(fd, level, name, text.as_ptr().cast(), length)
+    };
+    outcome(result as isize)
 }
 
 pub(super) fn set_timeout(fd: i32, name: i32, milliseconds: i64) -> Value {
@@ -171,14 +227,23 @@ pub(super) fn set_timeout(fd: i32, name: i32, milliseconds: i64) -> Value {
 }
 
 pub(super) fn set_linger(fd: i32, seconds: i32) -> Value {
-    let value = libc::linger { l_onoff: 1, l_linger: seconds };
+    let value = libc::linger {
+        l_onoff: 1,
+        l_linger: seconds,
+    };
     set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &value)
 }
 
 fn set<T>(fd: i32, level: i32, name: i32, value: &T) -> Value {
     // SAFETY: the value outlives the call, its length is its own.
     let result = unsafe {
-        libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), length::<T>())
+        libc::setsockopt(
+            fd,
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            length::<T>(),
+        )
     };
     outcome(result as isize)
 }
@@ -189,7 +254,11 @@ pub(super) fn names(fd: i32) -> Result<Value> {
     let mut size = length::<libc::sockaddr_in>();
     // SAFETY: room for as many bytes as is said.
     let result = unsafe { libc::getpeername(fd, (&raw mut peer).cast(), &raw mut size) };
-    let peer = if result < 0 { outcome(-1) } else { json!(address(&peer).to_string()) };
+    let peer = if result < 0 {
+        outcome(-1)
+    } else {
+        json!(address(&peer).to_string())
+    };
     Ok(json!({"own": own_name(fd)?.to_string(), "peer": peer}))
 }
 
@@ -198,8 +267,13 @@ pub(super) fn disconnect(fd: i32) -> Value {
     // SAFETY: all zeroes is a socket address of the family AF_UNSPEC, which is 0.
     let nowhere: libc::sockaddr_in = unsafe { zeroed() };
     // SAFETY: the address outlives the call, its length is its own.
-    let result =
-        unsafe { libc::connect(fd, (&raw const nowhere).cast(), length::<libc::sockaddr_in>()) };
+    let result = unsafe {
+        libc::connect(
+            fd,
+            (&raw const nowhere).cast(),
+            length::<libc::sockaddr_in>(),
+        )
+    };
     outcome(result as isize)
 }
 
@@ -221,7 +295,9 @@ fn sockaddr(address: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(address.ip().octets()),
+        },
         sin_zero: [0; 8],
     }
 }

@@ -18,7 +18,10 @@ type Control = [u64; 64];
 pub(super) fn receive(fd: i32, size: usize, flags: i32) -> Value {
     let mut buffer = vec![0_u8; size];
     let mut control: Control = [0; 64];
-    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: size };
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: size,
+    };
     // SAFETY: all zeroes is a message; the buffers outlive the call and are as long as is said.
     let (result, kinds, message_flags) = unsafe {
         let mut message: libc::msghdr = zeroed();
@@ -50,7 +53,9 @@ unsafe fn control_message(header: *const libc::cmsghdr) -> Value {
     unsafe {
         match ((*header).cmsg_level, (*header).cmsg_type) {
             (libc::IPPROTO_TCP, TCP_CM_INQ) => {
-                let value = libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned();
+                let value = libc::CMSG_DATA(header)
+                    .cast::<libc::c_int>()
+                    .read_unaligned();
                 json!(format!("TCP_CM_INQ {value}"))
             }
             (libc::SOL_SOCKET, kind) => json!(format!("SOL_SOCKET {kind}")),
@@ -91,7 +96,10 @@ pub(super) fn send_descriptor(fd: i32, at: &str) -> Result<Value> {
     let (mut stream, _) = listener.accept().context("accept on a unix socket")?;
     let mut control: Control = [0; 64];
     let mut byte = [1_u8];
-    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut vector = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
     // SAFETY: the buffers outlive the call; the control message has room for one descriptor.
     let sent = unsafe {
         let mut message: libc::msghdr = zeroed();
@@ -104,7 +112,11 @@ pub(super) fn send_descriptor(fd: i32, at: &str) -> Result<Value> {
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(size_of::<i32>() as u32) as usize;
         libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd);
-        libc::sendmsg(std::os::fd::AsRawFd::as_raw_fd(&stream), &raw const message, 0)
+        libc::sendmsg(
+            std::os::fd::AsRawFd::as_raw_fd(&stream),
+            &raw const message,
+            0,
+        )
     };
     ensure!(sent == 1, "SCM_RIGHTS: {}", std::io::Error::last_os_error());
     // The other has it.
@@ -121,7 +133,10 @@ pub(super) fn receive_descriptor(at: &str) -> Result<i32> {
     .context("nobody gives a descriptor")?;
     let mut control: Control = [0; 64];
     let mut byte = [0_u8];
-    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut vector = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
     // SAFETY: the buffers outlive the call; the one control message that is sent here is a descriptor.
     let fd = unsafe {
         let mut message: libc::msghdr = zeroed();
@@ -129,8 +144,11 @@ pub(super) fn receive_descriptor(at: &str) -> Result<i32> {
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of::<Control>();
-        let got =
-            libc::recvmsg(std::os::fd::AsRawFd::as_raw_fd(&stream), &raw mut message, libc::MSG_CMSG_CLOEXEC);
+        let got = libc::recvmsg(
+            std::os::fd::AsRawFd::as_raw_fd(&stream),
+            &raw mut message,
+            libc::MSG_CMSG_CLOEXEC,
+        );
         ensure!(got == 1, "SCM_RIGHTS: {}", std::io::Error::last_os_error());
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         ensure!(!header.is_null(), "no descriptor came");

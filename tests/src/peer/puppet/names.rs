@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Calls in which a thread counts as waiting.
-pub(super) const WAITING_CALLS: [i64; 12] = [
+pub(super) const WAITING_CALLS: [i64; 13] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_recvfrom,
@@ -20,6 +20,7 @@ pub(super) const WAITING_CALLS: [i64; 12] = [
     libc::SYS_epoll_wait,
     #[cfg(not(target_arch = "x86_64"))]
     libc::SYS_epoll_pwait,
+    libc::SYS_accept4,
     libc::SYS_splice,
     libc::SYS_io_uring_enter,
 ];
@@ -82,5 +83,9 @@ pub(super) fn bytes(bytes: &[u8]) -> Value {
         return json!(String::from_utf8_lossy(bytes));
     }
     let right = bytes == super::bulk::pattern(bytes.len());
-    json!(format!("{} bytes, {}", bytes.len(), if right { "in order" } else { "not the pattern" }))
+    json!(format!(
+        "{} bytes, {}",
+        bytes.len(),
+        if right { "in order" } else { "not the pattern" }
+    ))
 }

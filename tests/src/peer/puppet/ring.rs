@@ -26,7 +26,11 @@ pub(super) fn send(fd: RawFd, what: &[u8]) -> Result<Value> {
         .flags(libc::MSG_NOSIGNAL)
         .build();
     let result = submit(&entry)?;
-    Ok(if result < 0 { error(-result) } else { json!(result) })
+    Ok(if result < 0 {
+        error(-result)
+    } else {
+        json!(result)
+    })
 }
 
 /// Hands the entry in and waits until it is complete.
