@@ -127,7 +127,7 @@ impl Arena {
                 };
                 match run(false).and_then(|plain| Ok((plain, run(true)?))) {
                     Ok((plain, redirected)) => {
-                        compare(&what, row, mode, &plain, &redirected, &mut problems)
+                        compare(&what, row, mode, &plain, &redirected, &mut problems);
                     }
                     Err(error) => {
                         let _ = writeln!(problems, "{error:#}");

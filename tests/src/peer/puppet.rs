@@ -104,7 +104,7 @@ fn finish(
     let answer = waiting
         .get(name)
         .with_context(|| format!("nothing goes on by the name {name}"))?
-        .recv_timeout(Duration::from_millis(order.number("within")? as u64));
+        .recv_timeout(Duration::from_millis(order.unsigned("within")?));
     if let Ok(answer) = answer {
         answers.insert(name.to_owned(), answer.clone());
         return Ok(answer);
@@ -119,7 +119,7 @@ impl Puppet {
             "listen" => {
                 let fd = calls::socket()?;
                 self.put(order.text("on")?, fd);
-                self.options(fd, order)?;
+                set_options(fd, order)?;
                 let port = calls::bind_and_listen(fd)?;
                 calls::set_nonblocking(fd, order.flag("nonblocking"))?;
                 json!({"port": port})
@@ -127,7 +127,7 @@ impl Puppet {
             "connect" => {
                 let fd = calls::socket()?;
                 self.put(order.text("on")?, fd);
-                self.options(fd, order)?;
+                set_options(fd, order)?;
                 calls::set_nonblocking(fd, order.flag("nonblocking"))?;
                 calls::connect(fd, order.text("to")?)?
             }
@@ -152,7 +152,7 @@ impl Puppet {
             "epoll" => {
                 let fd = calls::epoll(
                     self.named(order.text("of")?)?,
-                    order.number("events")? as u32,
+                    i32::try_from(order.number("events")?)?.cast_unsigned(),
                 )?;
                 self.put(order.text("on")?, fd);
                 json!("watching")
@@ -162,7 +162,12 @@ impl Puppet {
                     self.named(order.text("from")?)?,
                     self.named(order.text("to")?)?,
                 );
-                bulk::splice(from, to, order.number("size")? as usize, order.flags())
+                bulk::splice(
+                    from,
+                    to,
+                    usize::try_from(order.unsigned("size")?)?,
+                    order.flags(),
+                )
             }
             "take" => {
                 let fd = messages::receive_descriptor(order.text("at")?)?;
@@ -172,18 +177,6 @@ impl Puppet {
             "name process" => calls::name_process(order.text("text")?)?,
             _ => on_socket(self.fd(order)?, op, order)?,
         })
-    }
-
-    /// Sets the options that the order names before anything else is done with the socket.
-    fn options(&self, fd: i32, order: &Order) -> Result<()> {
-        for option in order.0["options"].as_array().into_iter().flatten() {
-            let number = |place: usize| option[place].as_i64().unwrap_or_default() as i32;
-            let answer = calls::set_option(fd, number(0), number(1), number(2));
-            if answer != json!(0) {
-                bail!("setsockopt {option}: {answer}");
-            }
-        }
-        Ok(())
     }
 
     fn fd(&self, order: &Order) -> Result<i32> {
@@ -206,16 +199,27 @@ impl Puppet {
     }
 }
 
+/// Sets the options that the order names before anything else is done with the socket.
+fn set_options(fd: i32, order: &Order) -> Result<()> {
+    for option in order.0["options"].as_array().into_iter().flatten() {
+        let number = |place: usize| option[place].as_i64().unwrap_or_default() as i32;
+        let answer = calls::set_option(fd, number(0), number(1), number(2));
+        if answer != json!(0) {
+            bail!("setsockopt {option}: {answer}");
+        }
+    }
+    Ok(())
+}
+
 /// The orders that are one call on one descriptor.
 fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
-    let size = order.number("size").unwrap_or_default() as usize;
+    let size = usize::try_from(order.unsigned("size").unwrap_or_default())?;
     Ok(match op {
         "send" => calls::send(fd, &order.bytes()?, order.flags()),
         "recv" => calls::recv(fd, size, order.flags()),
         "recvmsg" => messages::receive(fd, size, order.flags()),
-        "write all" => bulk::write_all(fd, size)?,
-        "read all" => bulk::read_all(fd, size)?,
-        "fill" => bulk::fill(fd)?,
+        "write all" => bulk::write_all(fd, size),
+        "read all" => bulk::read_all(fd, size),
         "shutdown" => calls::shutdown(fd, order.number("how")? as i32),
         "poll" => calls::poll(
             fd,
@@ -254,7 +258,7 @@ fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
         ),
         "disconnect" => calls::disconnect(fd),
         "sendfile" => bulk::sendfile(fd, &order.bytes()?)?,
-        "zero-copy receive" => bulk::zero_copy_receive(fd)?,
+        "zero-copy receive" => bulk::zero_copy_receive(fd),
         "ring recv" => ring::recv(fd, size, order.flags())?,
         "ring send" => ring::send(fd, &order.bytes()?)?,
         "give" => messages::send_descriptor(fd, order.text("at")?)?,
@@ -272,6 +276,12 @@ impl Order {
     fn number(&self, field: &str) -> Result<i64> {
         self.0[field]
             .as_i64()
+            .with_context(|| format!("{field} is missing in {}", self.0))
+    }
+
+    fn unsigned(&self, field: &str) -> Result<u64> {
+        self.0[field]
+            .as_u64()
             .with_context(|| format!("{field} is missing in {}", self.0))
     }
 

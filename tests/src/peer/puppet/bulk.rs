@@ -11,8 +11,6 @@ use super::names::{bytes, outcome};
 
 /// How long a read or write of a large amount may stand still.
 const PATIENCE: i32 = 5000;
-/// How long nothing may fit into a full connection until it counts as full.
-const QUIET: i32 = 300;
 
 /// Bytes that tell their place: each is another than the one a power of two before it.
 pub(super) fn pattern(size: usize) -> Vec<u8> {
@@ -20,7 +18,7 @@ pub(super) fn pattern(size: usize) -> Vec<u8> {
 }
 
 /// Writes all of the pattern, waiting as long as the connection moves.
-pub(super) fn write_all(fd: i32, size: usize) -> Result<Value> {
+pub(super) fn write_all(fd: i32, size: usize) -> Value {
     let all = pattern(size);
     let mut sent = 0;
     while sent < size {
@@ -33,18 +31,18 @@ pub(super) fn write_all(fd: i32, size: usize) -> Result<Value> {
         }
         let error = std::io::Error::last_os_error();
         if error.kind() != std::io::ErrorKind::WouldBlock {
-            return Ok(outcome(result));
+            return outcome(result);
         }
         let ready = super::calls::poll(fd, libc::POLLOUT, PATIENCE);
         if ready == json!("") {
-            return Ok(json!(format!("stands still after {sent}")));
+            return json!(format!("stands still after {sent}"));
         }
     }
-    Ok(json!(sent))
+    json!(sent)
 }
 
 /// Reads until this many bytes, the end or an error came.
-pub(super) fn read_all(fd: i32, size: usize) -> Result<Value> {
+pub(super) fn read_all(fd: i32, size: usize) -> Value {
     let mut all = vec![0; size];
     let mut got = 0;
     let mut end = json!("there is more");
@@ -70,31 +68,7 @@ pub(super) fn read_all(fd: i32, size: usize) -> Result<Value> {
         got += result.cast_unsigned();
     }
     all.truncate(got);
-    Ok(json!({"read": bytes(&all), "then": end}))
-}
-
-/// Writes until nothing more fits; whether that came to be within 64 MiB.
-pub(super) fn fill(fd: i32) -> Result<Value> {
-    const LIMIT: usize = 64 << 20;
-    let chunk = pattern(64 << 10);
-    let mut sent = 0;
-    while sent < LIMIT {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the chunk outlives the call.
-        let result = unsafe { libc::send(fd, chunk.as_ptr().cast(), chunk.len(), flags) };
-        if result >= 0 {
-            sent += result.cast_unsigned();
-            continue;
-        }
-        let error = std::io::Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::WouldBlock {
-            return Ok(outcome(result));
-        }
-        if super::calls::poll(fd, libc::POLLOUT, QUIET) == json!("") {
-            return Ok(json!("full"));
-        }
-    }
-    Ok(json!("never full"))
+    json!({"read": bytes(&all), "then": end})
 }
 
 pub(super) fn splice(from: i32, to: i32, size: usize, flags: i32) -> Value {
@@ -171,7 +145,7 @@ struct ZeroCopyReceive {
 
 /// `TCP_ZEROCOPY_RECEIVE` into a page of the socket's own: what it says is there to be had, mapped or
 /// left for recv().
-pub(super) fn zero_copy_receive(fd: i32) -> Result<Value> {
+pub(super) fn zero_copy_receive(fd: i32) -> Value {
     const PAGE: usize = 4096;
     const TCP_ZEROCOPY_RECEIVE: i32 = 35;
     // SAFETY: a fresh mapping of the socket, taken down below; the structure outlives the call.
@@ -185,7 +159,7 @@ pub(super) fn zero_copy_receive(fd: i32) -> Result<Value> {
             0,
         );
         if place == libc::MAP_FAILED {
-            return Ok(outcome(-1));
+            return outcome(-1);
         }
         let mut request = ZeroCopyReceive {
             address: place as u64,
@@ -206,6 +180,6 @@ pub(super) fn zero_copy_receive(fd: i32) -> Result<Value> {
             json!({"available": request.length + request.recv_skip_hint})
         };
         libc::munmap(place, PAGE);
-        Ok(answer)
+        answer
     }
 }
