@@ -61,7 +61,8 @@ pub struct Connection {
     pub first_sequence: u32,
     /// 1 once its bytes are in the traffic map: a record of the live must not count them again.
     pub settled: u32,
-    /// Of a client: bits of [`hazard`]. Of a listener: bits of [`listener`].
+    /// Of a client: bits of [`hazard`]. Of a listener: bits of [`listener`]. Of both: bits of
+    /// [`crate::caveat`].
     pub hazards: u32,
     /// 1 once both ends agreed to redirection: bytes may be queued past TCP, so the socket stays in the
     /// socket map until the other end sends by TCP for good, and all was read.
@@ -177,6 +178,12 @@ pub enum Plain {
     SmallMessages = 15,
     /// The first message alone is as large as the bound.
     LargeMessage = 16,
+    /// An option was set before the first byte that redirection could not honour: [`crate::caveat`].
+    Option = 20,
+    /// One end's executable is on the list: [`crate::executable`].
+    Executable = 21,
+    /// The application has shut its sending down: TCP refuses what it sends all the same.
+    ShutDown = 22,
 }
 
 /// A connection whose client is established and whose server is not yet.

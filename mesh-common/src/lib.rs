@@ -6,7 +6,9 @@
 
 #![no_std]
 
+pub mod caveat;
 pub mod connection;
+pub mod executable;
 mod ip;
 pub mod names;
 pub mod policy;

@@ -10,6 +10,8 @@ pub const ENDPOINTS: &str = "endpoints";
 pub const LOCAL_PODS: &str = "local_pods";
 /// [`crate::policy::ExcludedPort`] → 1.
 pub const EXCLUDED_PORTS: &str = "excluded_ports";
+/// [`crate::executable::Executable`] → 1.
+pub const EXECUTABLES: &str = "executables";
 /// Socket → [`crate::connection::Connection`].
 pub const CONNECTIONS: &str = "connections";
 /// Socket cookie → socket.

@@ -65,6 +65,10 @@ pub struct Offsets {
     pub psock_messages: u32,
     /// `sk_psock.ingress_skb.qlen`, u32: what will be.
     pub psock_backlog: u32,
+    /// `task_struct.group_leader`, pointer.
+    pub task_group_leader: u32,
+    /// `task_struct.comm`, 16 bytes.
+    pub task_comm: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 92);
+crate::assert_layout!(Settings = 16, Offsets = 100);

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use mesh_common::{
     IpBe, PortBe,
-    connection::{Connection, Role, hazard},
+    connection::{Role, hazard},
     policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
     traffic::Event,
@@ -25,8 +25,10 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
+    caveats,
     kernel::{self, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
+    reuse,
 };
 
 mod family;
@@ -109,7 +111,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
             return Ok(());
         }
         // A second connect on the socket: what the first one left is not true any more.
-        *record = Connection::default();
+        *record = reuse::renewed(record);
     }
     // SAFETY: the context is the program's own.
     let address = unsafe { F::address(ctx.sock_addr) };
@@ -133,6 +135,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     } else {
         pick(frontend, &key).ok_or(Refusal::NoEndpoint)?
     };
+    let hazards = hazards(sk);
     // SAFETY: the context's own socket.
     let Some(record) = (unsafe { kernel::connection_or_new(sk) }) else {
         count(Event::RecordLost);
@@ -146,7 +149,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     record.destination = target.workload;
     record.service = frontend.service;
     record.way = verdict as u32;
-    record.hazards = hazards(sk);
+    record.hazards = hazards;
     if verdict == Verdict::Agent {
         keep_source::<F>(ctx, sk, workload.own_address(address));
         count(Event::ConnectAgent);
@@ -176,17 +179,19 @@ fn note_neighbour(sk: *mut bpf_sock, address: IpBe) {
     }
 }
 
-/// Whether the application could see that it reads from a socket map ([`kernel::TcpSock::blocks`]). Asked
-/// here because connect(2) has the application's own descriptor.
+/// Whether the application could see that it reads from a socket map: its reads block
+/// ([`kernel::TcpSock::blocks`]), it has set an option, it is known to. Asked here because connect(2) runs in
+/// the application's own process, with its own descriptor.
 #[inline(always)]
 fn hazards(sk: *mut bpf_sock) -> u32 {
     // SAFETY: the context's own socket.
-    let tcp = unsafe { kernel::TcpSock::of(sk.cast()) };
-    if tcp.is_none_or(kernel::TcpSock::blocks) {
+    let (tcp, options) = unsafe { (kernel::TcpSock::of(sk.cast()), caveats::of_socket(sk)) };
+    let blocks = if tcp.is_none_or(kernel::TcpSock::blocks) {
         hazard::BLOCKS
     } else {
         0
-    }
+    };
+    blocks | options | caveats::of_process()
 }
 
 /// The verdict in force: the compiled one, unless it needs the agent and there is none.

@@ -6,7 +6,10 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_TCP_CLOSING, BPF_TCP_FIN_WAIT1, BPF_TCP_FIN_WAIT2,
+        BPF_TCP_LAST_ACK, bpf_sock,
+    },
     helpers::generated::{
         bpf_get_current_task, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_probe_read_kernel,
         bpf_sk_storage_get, bpf_skc_to_tcp_sock,
@@ -61,6 +64,8 @@ pub static OFFSETS: Offsets = Offsets {
     psock_refcnt: 0,
     psock_messages: 0,
     psock_backlog: 0,
+    task_group_leader: 0,
+    task_comm: 0,
 };
 
 /// One of [`OFFSETS`]. Volatile, or the compiler would put the zeros of above in its place.
@@ -190,6 +195,15 @@ impl TcpSock {
         u32::from(self.read::<u8>(offset!(skc_state)))
     }
 
+    /// Whether the application has shut its sending down: TCP refuses what it sends all the same.
+    #[inline(always)]
+    pub fn sending_is_shut(self) -> bool {
+        matches!(
+            self.state(),
+            BPF_TCP_FIN_WAIT1 | BPF_TCP_FIN_WAIT2 | BPF_TCP_CLOSING | BPF_TCP_LAST_ACK
+        )
+    }
+
     /// What was sent and received so far.
     ///
     /// `bytes_acked` would count the SYN and the FIN; `bytes_sent` counts payload, again for each
@@ -234,4 +248,13 @@ pub fn current_has_threads() -> bool {
     let signal: u64 = read_at(task, offset!(task_signal));
     let threads: u32 = read_at(signal, offset!(nr_threads));
     threads != 1
+}
+
+/// Name of the current process, as /proc/PID/comm shows it: its first thread's.
+#[inline(always)]
+pub fn current_process_name() -> [u8; 16] {
+    // SAFETY: takes nothing.
+    let task = unsafe { bpf_get_current_task() };
+    let leader: u64 = read_at(task, offset!(task_group_leader));
+    read_at(leader, offset!(task_comm))
 }

@@ -4,11 +4,11 @@
 //! A listener that was there before the programs is entered by the agent, from /proc.
 
 use mesh_common::{
-    PortBe,
+    PortBe, caveat,
     connection::{ListenerKey, Plain, listener},
 };
 
-use crate::{kernel::ANY, maps::LISTENERS};
+use crate::{caveats, kernel::ANY, maps::LISTENERS};
 
 /// Notes what a listener on this port is like.
 #[inline(always)]
@@ -20,11 +20,25 @@ pub fn note(netns: u64, port: PortBe, bits: u32) {
 /// What was learnt from a connection: the listener defers.
 #[inline(always)]
 pub fn note_deferring(netns: u64, port: PortBe) {
+    change(netns, port, listener::DEFERS, listener::DEFERS);
+}
+
+/// Sets the bits of `mask` as they are in `bits`.
+#[inline(always)]
+pub fn change(netns: u64, port: PortBe, mask: u32, bits: u32) {
     // SAFETY: a number, copied out.
-    let bits = unsafe { LISTENERS.get(&key(netns, port)) }
+    let known = unsafe { LISTENERS.get(&key(netns, port)) }
         .copied()
         .unwrap_or(0);
-    note(netns, port, bits | listener::DEFERS);
+    note(netns, port, known & !mask | bits);
+}
+
+/// What was seen of the listener that is among [`mesh_common::caveat`].
+#[inline(always)]
+pub fn caveats(netns: u64, port: PortBe) -> u32 {
+    // SAFETY: a number, copied out.
+    let bits = unsafe { LISTENERS.get(&key(netns, port)) };
+    bits.copied().unwrap_or(0) & (caveat::OPTIONS | caveat::EXECUTABLE)
 }
 
 /// Why connections to this port are to stay plain TCP. `forced`: a blocking reader is no reason.
@@ -36,6 +50,10 @@ pub fn refusal(netns: u64, port: PortBe, forced: bool) -> Plain {
         .unwrap_or(listener::BLOCKS);
     if bits & listener::DEFERS != 0 {
         return Plain::Deferred;
+    }
+    match caveats::refusal(bits, forced) {
+        Plain::No => {}
+        why => return why,
     }
     if bits & listener::BLOCKS != 0 && !forced {
         return Plain::Blocking;

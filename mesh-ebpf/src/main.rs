@@ -7,6 +7,8 @@
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
+//! | [`caveats`] | what was seen of a socket before its first byte |
+//! | [`reuse`] | a socket that connects again |
 //! | [`setsockopt`] | `cgroup/setsockopt`: options that redirection could not honour |
 //! | [`sk_msg`], [`queue`] | `sk_msg`: bytes from socket to socket, as far as the reader keeps up |
 //! | [`join`] | `sk_skb/stream_verdict`: one queue for redirected bytes and TCP's |
@@ -18,6 +20,7 @@
 #![expect(internal_features, reason = "atomic_xadd")]
 
 mod accounting;
+mod caveats;
 mod connect;
 mod dump;
 mod join;
@@ -26,6 +29,7 @@ mod listener;
 mod maps;
 mod pairing;
 mod queue;
+mod reuse;
 mod setsockopt;
 mod sk_msg;
 mod sock_ops;

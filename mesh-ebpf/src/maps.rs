@@ -8,6 +8,7 @@ use aya_ebpf::{
 use mesh_common::{
     IpBe,
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
+    executable::Executable,
     names::{Name, NameKey},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
     settings::Settings,
@@ -31,6 +32,9 @@ pub static LOCAL_PODS: HashMap<IpBe, LocalPod, 4096, GROWS> = HashMap::new();
 
 #[btf_map(name = "excluded_ports")]
 pub static EXCLUDED_PORTS: HashMap<ExcludedPort, u32, 16384, GROWS> = HashMap::new();
+
+#[btf_map(name = "executables")]
+pub static EXECUTABLES: HashMap<Executable, u32, 4096, GROWS> = HashMap::new();
 
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();

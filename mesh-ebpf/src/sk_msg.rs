@@ -186,6 +186,8 @@ fn decide(ctx: &SkMsgContext, record: &mut Connection, on: bool, size: u32) -> b
         Plain::SentBefore
     } else if record.role == Role::Client as u32 && record.forced() == 0 && tcp.blocks() {
         Plain::Blocking
+    } else if tcp.sending_is_shut() {
+        Plain::ShutDown
     } else if size > LARGE {
         Plain::LargeMessage
     } else {

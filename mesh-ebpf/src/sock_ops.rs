@@ -16,14 +16,15 @@ use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, bpf_sock,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1,
+        BPF_TCP_LAST_ACK, bpf_sock,
     },
     helpers::generated::bpf_ktime_get_ns,
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use mesh_common::{
-    IpBe, Ipv4Be, PortBe,
+    IpBe, Ipv4Be, PortBe, caveat,
     connection::{
         Connection, Origin, OriginKey, Plain, Role, Sending, hazard, listener as listener_bits,
     },
@@ -31,11 +32,11 @@ use mesh_common::{
 };
 
 use crate::{
-    accounting,
+    accounting, caveats,
     kernel::{self, AF_INET, ANY, TcpSock},
     listener,
     maps::{EXCLUDED_PORTS, LOCAL_PODS, ORIGINS, SETTINGS, WORKLOADS},
-    pairing,
+    pairing, reuse,
 };
 
 /// See the module.
@@ -45,11 +46,35 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => client_established(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => server_established(&ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&ctx),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => reuse::connecting(&ctx),
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => pairing::leave_if_plain(&ctx),
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => accounting::closed(&ctx),
+        BPF_SOCK_OPS_STATE_CB => match ctx.arg(1) {
+            BPF_TCP_CLOSE => accounting::closed(&ctx),
+            BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK => sending_is_shut(&ctx),
+            _ => {}
+        },
         _ => {}
     }
     0
+}
+
+/// The application has shut its sending down: what it sends all the same is TCP's to refuse (EPIPE), where
+/// redirection would deliver it. An end that has not sent yet is left undecided, as its place in the socket
+/// map depends on that.
+#[inline(always)]
+fn sending_is_shut(ctx: &SockOpsContext) {
+    let sk = sk(ctx);
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: the context's own socket.
+    if let Some(record) = unsafe { kernel::connection(sk) } {
+        // SAFETY: points into the socket's storage; the state changes under the socket's lock.
+        let record = unsafe { &mut *record.as_ptr() };
+        if record.sending != Sending::Undecided as u32 && record.sending != Sending::Plain as u32 {
+            plain(record, Plain::ShutDown);
+        }
+    }
 }
 
 /// Asks for more callbacks on this socket.
@@ -188,15 +213,22 @@ fn client_established(ctx: &SockOpsContext) {
         if let Some(server) = server {
             record.destination = server.workload;
             if workload.flags & flags::FORCE_ACCELERATION != 0 {
-                record.hazards = hazard::FORCED;
+                record.hazards = hazard::FORCED | record.hazards & caveat::OPTIONS;
             }
             let why = refusal(workload, &server, ends.remote_port, record.dialled_port);
             match why {
+                Plain::No if caveats::refusal(record.hazards, false) != Plain::No => {
+                    plain(record, caveats::refusal(record.hazards, false));
+                }
                 Plain::No if record.hazards & hazard::BLOCKS != 0 => plain(record, Plain::Blocking),
                 Plain::No => {
                     match listener::refusal(server.netns, ends.remote_port, forced(&server)) {
                         Plain::No => pairing::offer(ctx, record, &ends, netns, server.netns),
-                        why => plain(record, why),
+                        why => {
+                            // So that the one record says which.
+                            record.hazards |= listener::caveats(server.netns, ends.remote_port);
+                            plain(record, why);
+                        }
                     }
                 }
                 why => plain(record, why),
@@ -224,6 +256,7 @@ fn listening(ctx: &SockOpsContext) {
     // thread may set that later (Redis does), and does one thing at a time.
     let blocks = tcp.blocks() && kernel::current_has_threads();
     let mut bits = if blocks { listener_bits::BLOCKS } else { 0 };
+    bits |= caveats::of_process();
     // SAFETY: the context's own socket.
     if let Some(record) = unsafe { kernel::connection(sk) } {
         // SAFETY: points into the socket's storage.

@@ -14,9 +14,11 @@
 
 pub mod alias;
 pub mod btf;
+pub mod caveats;
 pub mod cgroup;
 pub mod compile;
 pub mod connections;
+pub mod executables;
 pub mod ids;
 pub mod listeners;
 pub mod loader;

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod binaries;
 pub mod bookinfo;
 pub mod demo;
+pub mod duel;
 pub mod exec;
 pub mod host;
 pub mod http;

@@ -10,6 +10,7 @@ mod bookinfo;
 mod echo;
 mod hold_lab;
 mod http_client;
+mod puppet;
 mod stamp;
 mod stream_client;
 mod stream_server;
@@ -38,6 +39,8 @@ enum Role {
     StreamServer(stream_server::Arguments),
     /// Connects to a stream server; the same checks
     StreamClient(stream_client::Arguments),
+    /// Does to sockets what standard input says, line by line, and prints what came of it
+    Puppet(puppet::Arguments),
     /// Outside of any pod: makes a lab with one busy pod and holds it until it is killed
     HoldLab(hold_lab::Arguments),
 }
@@ -51,6 +54,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::Upgrade(arguments) => block_on(upgrade::run(arguments)),
         Role::StreamServer(arguments) => stream_server::run(&arguments),
         Role::StreamClient(arguments) => stream_client::run(&arguments),
+        Role::Puppet(arguments) => puppet::run(&arguments),
         Role::HoldLab(arguments) => hold_lab::run(&arguments),
     }
 }

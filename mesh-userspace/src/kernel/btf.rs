@@ -64,6 +64,8 @@ pub fn offsets() -> Result<Offsets, BtfError> {
         psock_refcnt: at("sk_psock", "refcnt")?,
         psock_messages: at("sk_psock", "ingress_msg")?,
         psock_backlog: at("sk_psock", "ingress_skb.qlen")?,
+        task_group_leader: at("task_struct", "group_leader")?,
+        task_comm: at("task_struct", "comm")?,
     })
 }
 

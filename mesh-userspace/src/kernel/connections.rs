@@ -16,7 +16,7 @@ use mesh_common::{
     traffic::{Traffic, TrafficKey},
 };
 
-use super::sys;
+use super::{caveats, sys};
 
 /// A connection, both of its ends put together where both are on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Direction {
         match connection.sending {
             s if s == Sending::Redirect as u32 => Self::Redirected,
             s if s == Sending::Plain as u32 || s == Sending::Detour as u32 => {
-                Self::Plain(why(connection.plain))
+                Self::Plain(caveats::why(connection))
             }
             _ => Self::Idle,
         }
@@ -76,7 +76,7 @@ impl Direction {
 
 /// One line for people, for each [`Plain`].
 pub fn why(plain: u32) -> &'static str {
-    const REASONS: [(Plain, &str); 17] = [
+    const REASONS: [(Plain, &str); 20] = [
         (Plain::No, "nothing was sent yet"),
         (
             Plain::Remote,
@@ -127,6 +127,16 @@ pub fn why(plain: u32) -> &'static str {
             Plain::LargeMessage,
             "its first message is large: TCP carries such streams as fast",
         ),
+        (
+            Plain::Option,
+            "an option was set that redirection could not honour",
+        ),
+        (
+            Plain::Executable,
+            "one end's executable is known to use splice or urgent data: annotation \
+             zerohop.dev/acceleration: on overrides",
+        ),
+        (Plain::ShutDown, "its sending was shut down"),
     ];
     REASONS
         .iter()
@@ -244,11 +254,11 @@ fn seen_by_client(
         request: Direction::of(connection),
         response: server.map_or_else(
             || {
-                Direction::Plain(why(if connection.plain == 0 {
-                    Plain::PeerNotThere as u32
+                Direction::Plain(if connection.plain == 0 {
+                    why(Plain::PeerNotThere as u32)
                 } else {
-                    connection.plain
-                }))
+                    caveats::why(connection)
+                })
             },
             |server| Direction::of(&server.connection),
         ),

@@ -8,10 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_common::connection::listener::BLOCKS;
+use mesh_common::{caveat::EXECUTABLE, connection::listener::BLOCKS};
+
+use super::executables;
 
 /// A port of a network namespace, by the namespace's inode, and bits of
-/// [`mesh_common::connection::listener`].
+/// [`mesh_common::connection::listener`] and [`mesh_common::caveat`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// Inode of the namespace.
@@ -38,11 +40,14 @@ pub fn scan(namespaces: &[u64]) -> Vec<Found> {
             .entry(netns)
             .or_insert_with(|| listening_sockets(&process));
         for (port, nonblocking) in own_listeners(&process, sockets) {
-            let bits = if nonblocking || threads(&process) == Some(1) {
+            let mut bits = if nonblocking || threads(&process) == Some(1) {
                 0
             } else {
                 BLOCKS
             };
+            if has_listed_executable(&process) {
+                bits |= EXECUTABLE;
+            }
             found.push(Found { netns, port, bits });
         }
     }
@@ -115,6 +120,11 @@ fn is_nonblocking(info: &str) -> Option<bool> {
     const O_NONBLOCK: u32 = 0o4000;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     Some(u32::from_str_radix(flags.trim(), 8).ok()? & O_NONBLOCK != 0)
+}
+
+fn has_listed_executable(process: &Path) -> bool {
+    fs::read_to_string(process.join("comm"))
+        .is_ok_and(|name| executables::is_listed(name.trim_end_matches('\n')))
 }
 
 fn threads(process: &Path) -> Option<u32> {

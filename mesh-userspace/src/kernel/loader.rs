@@ -22,7 +22,7 @@ use aya::{
 use aya_obj::generated::bpf_attach_type;
 use mesh_common::{LAYOUT, names, names::programs};
 
-use super::{btf, sys};
+use super::{btf, executables, sys};
 
 /// The programs. They carry their own licence: dual MIT/GPL.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/zerohop.o"));
@@ -143,12 +143,13 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 16] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
     names::LOCAL_PODS,
     names::EXCLUDED_PORTS,
+    names::EXECUTABLES,
     names::CONNECTIONS,
     names::SOCKETS,
     names::HANDSHAKES,
@@ -198,6 +199,7 @@ pub fn load(
         .load(OBJECT)
         .map_err(|error| classify("loading the maps", &error))?;
     verify_pins(&ebpf, pins, capacities)?;
+    executables::write(&mut ebpf).map_err(|error| classify("writing the executables", &error))?;
 
     let mut attached = Vec::new();
     for name in ON_SOCKETS {

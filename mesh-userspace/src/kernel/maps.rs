@@ -13,6 +13,7 @@ use aya::{
 use mesh_common::{
     IpBe, PortBe,
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, listener},
+    executable::Executable,
     names::{self, Name, NameKey, NameKind},
     policy::{
         Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
@@ -23,7 +24,7 @@ use mesh_common::{
 use serde_json::{Value, json};
 
 use super::{
-    connections,
+    caveats, connections,
     ids::Ids,
     loader::{MAPS, PinDir},
     tables::{self, verdict_name},
@@ -234,6 +235,9 @@ impl PinnedMaps {
                     (json!(format!("{}:{}", workload(key.workload), key.port.get())), json!(true))
                 })
             }
+            names::EXECUTABLES => self.entries(names::EXECUTABLES, |key: Executable, _: u32| {
+                (json!(key.as_str()), json!(true))
+            }),
             names::HANDSHAKES => self.entries(names::HANDSHAKES, |key: HandshakeKey, h: Handshake| {
                 let (client, server) =
                     (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
@@ -257,6 +261,7 @@ impl PinnedMaps {
             names::LISTENERS => self.entries(names::LISTENERS, |key: ListenerKey, bits: u32| {
                 let value = json!({
                     "defers": bits & listener::DEFERS != 0, "blocks": bits & listener::BLOCKS != 0,
+                    "caveats": caveats::names(bits),
                 });
                 (json!(format!("{}:{}", key.netns, key.port.get())), value)
             }),
