@@ -9,6 +9,7 @@
 //! | `connections` | live connections and totals, read |
 //! | `maps` | the pinned maps for people, no agent needed |
 //! | `selftest`, `btf` | what this kernel does, and where it keeps its fields |
+//! | `verify` | every program loaded for its own sake, and what the verifier says |
 //! | `listeners` | ports that were listened on before the programs were there |
 //! | `netns`, `cgroup`, `sys` | namespaces, mounts, system calls |
 
@@ -28,3 +29,4 @@ pub mod node;
 pub mod selftest;
 mod sys;
 pub mod tables;
+pub mod verify;

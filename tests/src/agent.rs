@@ -323,9 +323,10 @@ pub fn free_port() -> Result<SocketAddr> {
 /// Asks the HTTP server `address`: status and body of the answer.
 fn http_ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let what = || format!("{method} http://{address}{path}");
-    let mut stream = TcpStream::connect_timeout(&address, ADMIN_DEADLINE).with_context(what)?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, poll::patient(ADMIN_DEADLINE)).with_context(what)?;
     stream
-        .set_read_timeout(Some(ADMIN_DEADLINE))
+        .set_read_timeout(Some(poll::patient(ADMIN_DEADLINE)))
         .with_context(what)?;
     // HTTP/1.0: no chunks, and the end of the connection is the end of the body.
     let head = format!(

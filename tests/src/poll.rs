@@ -1,16 +1,30 @@
 //! Waiting for something to become true, with a deadline instead of a guess.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// The variable by which deadlines are longer: 10 on an emulated processor, say.
+pub const DEADLINE_FACTOR: &str = "ZEROHOP_DEADLINE_FACTOR";
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// A deadline as long as this machine needs: every wait of the lab goes through it.
+pub fn patient(deadline: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = FACTOR.get_or_init(|| {
+        let factor = std::env::var(DEADLINE_FACTOR).ok();
+        factor.and_then(|text| text.parse().ok()).unwrap_or(1)
+    });
+    deadline * *factor
+}
 
 /// Calls `probe` until it gives a value; `None` once `deadline` has passed.
 ///
 /// The probe is called at least once, and once more after the deadline, so that a slow machine's
 /// pause never turns a truth into a failure.
 pub fn eventually_some<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + deadline;
+    let end = Instant::now() + patient(deadline);
     let mut pause = FIRST_PAUSE;
     loop {
         let over = Instant::now() >= end;

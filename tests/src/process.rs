@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::poll::patient;
 use crate::sys;
 
 /// How often to look whether a process that is waited for has ended.
@@ -97,6 +98,7 @@ impl Process {
 
     /// Waits for `needle` in its standard output; fails with all output where it ends first.
     pub fn wait_stdout(&mut self, needle: &str, deadline: Duration) -> Result<()> {
+        let deadline = patient(deadline);
         let end = Instant::now() + deadline;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -154,6 +156,7 @@ impl Process {
     pub fn wait(mut self, deadline: Duration) -> Result<Output> {
         // Whoever reads its input to the end must come to the end.
         drop(self.take_stdin());
+        let deadline = patient(deadline);
         if !self.wait_end(deadline)? {
             self.kill()?;
             bail!(

@@ -3,10 +3,12 @@
 mod bench;
 mod binaries;
 mod check;
+mod kernels;
 mod privileges;
 mod setup;
 mod shell;
 mod suite;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -47,6 +49,10 @@ enum Command {
     },
     /// What CI checks besides the tests: format, lints, docs, dependencies, file sizes
     Check,
+    /// Boot Debian's other kernels under qemu, load every program there, run the core scenarios
+    Kernels(kernels::Options),
+    /// Print what each program costs this kernel's verifier, against its budget
+    Verify,
     /// Run a command in a pod of a demo that was left up with `demo --stay`
     Exec {
         /// The pod, then the command after `--`
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
         Command::Test { arguments } => suite::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Check => check::run(),
+        Command::Kernels(options) => kernels::run(&options),
+        Command::Verify => verify::run(),
         Command::Exec { arguments } => binaries::exec(&arguments),
     };
     match outcome {

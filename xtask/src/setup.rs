@@ -1,8 +1,10 @@
 //! `setup`: finds or installs what building and testing need, and says which it did.
 
 mod apt;
+pub mod archive;
 mod ebpf;
 mod envoy;
+pub mod machine;
 
 use anyhow::{Result, bail};
 

@@ -2,6 +2,7 @@
 
 mod judge;
 mod machine;
+mod programs;
 
 use serde::Serialize;
 
@@ -25,6 +26,12 @@ pub struct Finding {
     /// What to do; absent where it is ok.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+    /// Instructions that the verifier processed; only of programs that load.
+    #[serde(
+        rename = "verifiedInstructions",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub verified_instructions: Option<u32>,
 }
 
 /// How a thing stands.

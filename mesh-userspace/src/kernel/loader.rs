@@ -4,6 +4,8 @@
 //! iterator. A new agent finds the maps as they are and puts its programs behind the links that are
 //! there, so no connection ever meets a moment without them.
 
+mod error;
+
 use std::{
     fs::{self, File},
     io, mem,
@@ -22,7 +24,10 @@ use aya::{
 use aya_obj::generated::bpf_attach_type;
 use mesh_common::{LAYOUT, names, names::programs};
 
-use super::{btf, executables, sys};
+use super::{btf, executables, sys, verify};
+
+pub use self::error::LoadError;
+pub(super) use self::error::classify;
 
 /// The programs. They carry their own licence: dual MIT/GPL.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/zerohop.o"));
@@ -52,64 +57,6 @@ const ON_CGROUP: [(&str, bpf_attach_type); 6] = [
         bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
     ),
 ];
-
-/// What can keep the programs from running.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A privilege is missing.
-    #[error(
-        "{operation}: {source}: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
-    )]
-    Privilege {
-        /// What was tried.
-        operation: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The kernel lacks something.
-    #[error("{what}: {reason}: `meshctl check` shows what this kernel can do")]
-    Kernel {
-        /// What was tried.
-        what: String,
-        /// What the kernel said.
-        reason: String,
-    },
-    /// A pin that is not what this version would have made.
-    #[error("{path}: {problem}: made by something else; remove it, or run `mesh-agent uninstall`")]
-    ForeignPin {
-        /// The pin.
-        path: PathBuf,
-        /// How it differs.
-        problem: String,
-    },
-    /// A file or folder.
-    #[error("{operation} {path}: {source}")]
-    File {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl LoadError {
-    fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Privilege {
-                operation: format!("{operation} {}", path.display()),
-                source,
-            },
-            _ => Self::File {
-                operation,
-                path,
-                source,
-            },
-        }
-    }
-}
 
 /// Where a node's pins are.
 #[derive(Debug, Clone)]
@@ -173,9 +120,25 @@ pub struct Attached {
     pub id: u32,
 }
 
-/// Loads and attaches everything. What was pinned before stays in force until each program is replaced.
+/// Loads and attaches everything. What was pinned before stays in force until each program is replaced;
+/// where nothing was, and it fails, nothing is left.
 /// `capacities` are of maps that are to hold other numbers of entries than they were built for.
 pub fn load(
+    pins: &PinDir,
+    cgroup: &Path,
+    capacities: &[(String, u32)],
+) -> Result<Vec<Attached>, LoadError> {
+    verify::required_helpers()?;
+    let first = !pins.0.exists();
+    load_and_attach(pins, cgroup, capacities).inspect_err(|_| {
+        if first {
+            // The error that is on its way says more than one about this.
+            let _ = uninstall(pins);
+        }
+    })
+}
+
+fn load_and_attach(
     pins: &PinDir,
     cgroup: &Path,
     capacities: &[(String, u32)],
@@ -214,7 +177,10 @@ pub fn load(
 }
 
 /// Loads a program and hands out its descriptor and number.
-fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<(&'a mut Program, u32), LoadError> {
+pub(super) fn load_program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<(&'a mut Program, u32), LoadError> {
     let what = || format!("loading program {name}");
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let loaded = match program {
@@ -229,7 +195,7 @@ fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<(&'a mut Program, 
         }
         _ => return Err(missing(name)),
     };
-    loaded.map_err(|error| classify(&what(), &error))?;
+    loaded.map_err(|error| verify::refused(&what(), &error))?;
     let id = program
         .info()
         .map_err(|error| classify(&what(), &error))?
@@ -385,34 +351,6 @@ fn verify_pins(ebpf: &Ebpf, pins: &PinDir, capacities: &[(String, u32)]) -> Resu
         }
     }
     Ok(())
-}
-
-/// Whether an error is a missing privilege or a missing feature, with every cause spelled out.
-fn classify(what: &str, error: &(dyn std::error::Error + 'static)) -> LoadError {
-    let mut reason = error.to_string();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(source) = error.downcast_ref::<io::Error>()
-            // bpf(2) says EACCES where the verifier refuses a program, EPERM where the caller may not.
-            && source.raw_os_error() == Some(libc::EPERM)
-        {
-            let source = io::Error::from_raw_os_error(libc::EPERM);
-            return LoadError::Privilege {
-                operation: what.to_owned(),
-                source,
-            };
-        }
-        cause = error.source();
-        if let Some(cause) = cause
-            && !reason.contains(&cause.to_string())
-        {
-            reason = format!("{reason}: {cause}");
-        }
-    }
-    LoadError::Kernel {
-        what: what.to_owned(),
-        reason,
-    }
 }
 
 /// Removes everything that was pinned for a node; the programs go with their links. Live pairs hold the

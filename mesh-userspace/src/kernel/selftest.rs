@@ -249,8 +249,12 @@ impl Bench {
         Ok(if readable == 5 {
             Ok("5 of 5 bytes".into())
         } else {
+            let commit = match sending {
+                Sending::Redirect => "929e30f93125",
+                _ => "04af4efde58a",
+            };
             Err(format!(
-                "{readable} of 5 bytes (fixed by Linux commit 04af4efde58a)"
+                "{readable} of 5 bytes (fixed by Linux commit {commit})"
             ))
         })
     }

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::{echo, stamp};
 use crate::http as web;
+use crate::poll;
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Arguments {
@@ -123,7 +124,7 @@ async fn work(arguments: Arc<Arguments>, next: Arc<AtomicU64>, over: Arc<AtomicU
             return responses;
         }
         let started = Instant::now();
-        let timeout = Duration::from_millis(arguments.timeout_ms);
+        let timeout = poll::patient(Duration::from_millis(arguments.timeout_ms));
         let exchange = exchange(&arguments, number, &mut connection);
         let mut response = match tokio::time::timeout(timeout, exchange).await {
             Ok(Ok(response)) => response,

@@ -11,6 +11,8 @@ use clap::Args;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
+use crate::poll;
+
 use super::streams::{Carried, HEADER, Order, Plan, Side, Tally, header, new_id};
 
 #[derive(Debug, Args)]
@@ -99,7 +101,7 @@ fn open(arguments: &Arguments) -> Result<(TcpStream, Option<u64>)> {
             .with_context(|| format!("bind {bind}"))?;
     }
     if !arguments.fastopen {
-        let timeout = Duration::from_secs(arguments.plan.timeout_s);
+        let timeout = poll::patient(Duration::from_secs(arguments.plan.timeout_s));
         if arguments.plan.poll || arguments.connect_timeout {
             // Not blocking while it connects; blocking again afterwards, unless told otherwise.
             socket

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::stamp;
-use crate::sys;
+use crate::{poll, sys};
 
 /// What the answering stream's id differs by.
 const ANSWER: u64 = 0x5555_5555_5555_5555;
@@ -157,7 +157,7 @@ impl<'a> Side<'a> {
         if plan.poll {
             stream.set_nonblocking(true).context("set O_NONBLOCK")?;
         } else {
-            let timeout = Some(Duration::from_secs(plan.timeout_s));
+            let timeout = Some(poll::patient(Duration::from_secs(plan.timeout_s)));
             stream
                 .set_read_timeout(timeout)
                 .context("set SO_RCVTIMEO")?;
@@ -331,7 +331,7 @@ impl<'a> Side<'a> {
 
     /// Repeats `call` when it was interrupted, and when a non-blocking socket was not ready.
     fn retry(&self, events: i16, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-        let timeout = Duration::from_secs(self.plan.timeout_s);
+        let timeout = poll::patient(Duration::from_secs(self.plan.timeout_s));
         let started = Instant::now();
         loop {
             match call() {

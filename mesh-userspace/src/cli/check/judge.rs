@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     Finding, Outcome,
     machine::{Machine, Memlock},
+    programs,
 };
 use crate::{
     cli::client::{Client, ClientError},
@@ -21,8 +22,8 @@ const CAPABILITIES: [(&str, u32); 3] = [
     ("CAP_SYS_ADMIN", 21),
 ];
 const CAP_SYS_ADMIN: u32 = 21;
-/// `bpf_get_netns_cookie` for `sock_ops` and `sk_msg`.
-const COOKIE_KERNEL: (u32, u32) = (5, 15);
+/// The oldest kernel that `cargo xtask kernels` runs the scenarios on.
+const TESTED_KERNEL: (u32, u32) = (6, 1);
 /// Maps are charged to the memory cgroup since then, not to `RLIMIT_MEMLOCK`.
 const MEMCG_KERNEL: (u32, u32) = (5, 11);
 
@@ -47,20 +48,21 @@ fn finding(name: &str, outcome: Outcome, detail: impl Into<String>, mend: Option
         outcome,
         detail: detail.into(),
         mend: mend.map(str::to_owned),
+        verified_instructions: None,
     }
 }
 
-/// The release only warns: what counts is what the self-test finds.
+/// The release only warns: what counts is which programs load, and what the self-test finds.
 fn kernel(machine: &Machine) -> Finding {
     let release = format!("Linux {}", machine.release);
     match version(&machine.release) {
-        Some(version) if version >= COOKIE_KERNEL => finding("kernel", Outcome::Ok, release, None),
+        Some(version) if version >= TESTED_KERNEL => finding("kernel", Outcome::Ok, release, None),
         Some(_) => finding(
             "kernel",
             Outcome::Warn,
             release,
             Some(
-                "connections are accelerated on 5.15 and later; the self-test tells what works here",
+                "boot Linux 6.1 or later, the oldest that is tested; what works here is told below",
             ),
         ),
         None => finding(
@@ -196,6 +198,7 @@ fn memlock(machine: &Machine) -> Finding {
     }
 }
 
+/// The programs, then what the kernel does with sockets that they redirect.
 fn self_test(machine: &Machine) -> Vec<Finding> {
     let missing = machine
         .capabilities
@@ -210,27 +213,61 @@ fn self_test(machine: &Machine) -> Vec<Finding> {
             Some("run this as root"),
         )];
     }
-    let probes = selftest::run().into_iter().map(|probe| {
-        let (outcome, mend) = match probe.outcome {
-            selftest::Outcome::Ok => (Outcome::Ok, None),
-            selftest::Outcome::Warn => (
-                Outcome::Warn,
-                Some("nothing here depends on it; a newer kernel may have it"),
-            ),
-            // The agent serves without acceleration as well.
-            selftest::Outcome::Fail => (
-                Outcome::Warn,
-                Some("bytes go by plain TCP on this kernel: boot a newer one to accelerate"),
-            ),
-        };
-        finding(
-            &format!("self-test: {}", probe.name),
-            outcome,
-            probe.detail,
-            mend,
-        )
-    });
-    probes.collect()
+    let programs = programs::look();
+    // Where the agent cannot run, there is nothing to accelerate.
+    if programs
+        .iter()
+        .any(|program| program.outcome == Outcome::Fail)
+    {
+        return programs;
+    }
+    let probes = selftest::run();
+    let verdict = acceleration(&probes);
+    let probes = probes.into_iter().map(probed);
+    programs
+        .into_iter()
+        .chain(probes)
+        .chain([verdict])
+        .collect()
+}
+
+fn probed(probe: selftest::Probe) -> Finding {
+    let (outcome, mend) = match probe.outcome {
+        selftest::Outcome::Ok => (Outcome::Ok, None),
+        selftest::Outcome::Warn => (
+            Outcome::Warn,
+            Some("nothing here depends on it; a newer kernel may have it"),
+        ),
+        // The agent serves without acceleration as well.
+        selftest::Outcome::Fail => (
+            Outcome::Warn,
+            Some("bytes go by plain TCP on this kernel: boot a newer one to accelerate"),
+        ),
+    };
+    finding(
+        &format!("self-test: {}", probe.name),
+        outcome,
+        probe.detail,
+        mend,
+    )
+}
+
+/// What follows from the self-test.
+fn acceleration(probes: &[selftest::Probe]) -> Finding {
+    match selftest::obstacle(probes) {
+        None => finding(
+            "acceleration",
+            Outcome::Ok,
+            "works: the self-test passed",
+            None,
+        ),
+        Some(probe) => finding(
+            "acceleration",
+            Outcome::Warn,
+            format!("stays off: {}", probe.name),
+            Some("everything else works; boot a newer kernel to accelerate"),
+        ),
+    }
 }
 
 fn admin_port(admin: &str, answer: Result<Value, ClientError>) -> Finding {

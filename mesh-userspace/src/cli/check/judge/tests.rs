@@ -128,3 +128,17 @@ fn who_answers_at_the_admin_port_is_named() {
     });
     assert_eq!(admin_port("127.0.0.1:1", other).outcome, Outcome::Fail);
 }
+
+#[test]
+fn a_failed_self_test_only_switches_acceleration_off() {
+    let probe = |outcome| selftest::Probe {
+        name: "order is kept".into(),
+        outcome,
+        detail: "seen".into(),
+    };
+    let passed = acceleration(&[probe(selftest::Outcome::Ok), probe(selftest::Outcome::Warn)]);
+    assert_eq!(passed.outcome, Outcome::Ok);
+    let failed = acceleration(&[probe(selftest::Outcome::Fail)]);
+    assert_eq!(failed.outcome, Outcome::Warn);
+    assert!(failed.detail.contains("order is kept"), "{failed:?}");
+}
