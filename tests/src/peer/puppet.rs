@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 mod bulk;
 mod calls;
+mod flood;
 mod messages;
 mod names;
 mod ring;
@@ -220,6 +221,8 @@ fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
         "recvmsg" => messages::receive(fd, size, order.flags()),
         "write all" => bulk::write_all(fd, size),
         "read all" => bulk::read_all(fd, size),
+        "fill" => flood::fill(fd, size, order.number("from")? as usize),
+        "drain" => flood::drain(fd, size, order.number("from")? as usize),
         "shutdown" => calls::shutdown(fd, order.number("how")? as i32),
         "poll" => calls::poll(
             fd,
