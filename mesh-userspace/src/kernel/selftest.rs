@@ -263,9 +263,10 @@ impl Bench {
     fn accounts(&mut self) -> io::Result<Result<String, String>> {
         const SIZE: usize = 32 * 1024;
         let (mut client, mut server) = self.pair(Sending::Redirect)?;
-        client.write_all(&[0; SIZE])?;
+        let mut bytes = vec![0; SIZE];
+        client.write_all(&bytes)?;
         let queued = sys::receive_memory(server.as_fd())?;
-        server.read_exact(&mut [0; SIZE])?;
+        server.read_exact(&mut bytes)?;
         let rest = sys::receive_memory(server.as_fd())?;
         Ok(if queued as usize >= SIZE && rest == 0 {
             Ok(format!(

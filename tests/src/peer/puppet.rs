@@ -214,15 +214,16 @@ fn set_options(fd: i32, order: &Order) -> Result<()> {
 
 /// The orders that are one call on one descriptor.
 fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
-    let size = usize::try_from(order.unsigned("size").unwrap_or_default())?;
+    let number = |field: &str| usize::try_from(order.unsigned(field).unwrap_or_default());
+    let size = number("size")?;
     Ok(match op {
         "send" => calls::send(fd, &order.bytes()?, order.flags()),
         "recv" => calls::recv(fd, size, order.flags()),
         "recvmsg" => messages::receive(fd, size, order.flags()),
         "write all" => bulk::write_all(fd, size),
         "read all" => bulk::read_all(fd, size),
-        "fill" => flood::fill(fd, size, order.number("from")? as usize),
-        "drain" => flood::drain(fd, size, order.number("from")? as usize),
+        "fill" => flood::fill(fd, size, number("from")?),
+        "drain" => flood::drain(fd, size, number("from")?),
         "shutdown" => calls::shutdown(fd, order.number("how")? as i32),
         "poll" => calls::poll(
             fd,
