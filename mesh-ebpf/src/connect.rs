@@ -115,6 +115,10 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     }
     // SAFETY: the context is the program's own.
     let address = unsafe { F::address(ctx.sock_addr) };
+    // No service has such an address, and no neighbour.
+    if address.is_loopback() {
+        return Ok(());
+    }
     let key = FrontendKey {
         address,
         port,
