@@ -45,6 +45,10 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.nr_threads`, int.
     pub nr_threads: u32,
+    /// `sock.__sk_common.skc_net`, pointer.
+    pub skc_net: u32,
+    /// `net.net_cookie`, u64.
+    pub net_cookie: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 52);
+crate::assert_layout!(Settings = 16, Offsets = 60);

@@ -1,7 +1,8 @@
 //! `cgroup/connect4` and `cgroup/getpeername4`: which way a connection goes, and the address that the
 //! application believes in.
 //!
-//! Reads workloads, frontends, endpoints, local_pods, settings; writes the socket's record.
+//! Reads workloads, frontends, endpoints, local_pods, settings, and what [`crate::access`] reads; writes the
+//! socket's record.
 //! Fails open towards the application where a record cannot be made (the connect goes on untouched, to
 //! a virtual address that nobody answers), closed where policy says so.
 //! Minimum kernel 6.1: `bpf_set_retval` in sock_addr programs (commit bed89185af0d).
@@ -17,6 +18,7 @@ use aya_ebpf::{
 };
 use mesh_common::{
     Ipv4Be, PortBe,
+    access::Place,
     connection::{Connection, Role, hazard},
     policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
@@ -24,6 +26,7 @@ use mesh_common::{
 };
 
 use crate::{
+    access,
     kernel::{self, AF_INET, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
 };
@@ -107,18 +110,22 @@ fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
     };
     // SAFETY: as above.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else {
+        judge(sk, netns, workload, address, port)?;
         note_neighbour(sk, address);
         return Ok(());
     };
     let verdict = verdict(workload, frontend)?;
     if verdict == Verdict::Pass {
+        judge(sk, netns, workload, address, port)?;
         note_neighbour(sk, address);
         return Ok(());
     }
     let target = if verdict == Verdict::Agent {
         Target::agent(workload)
     } else {
-        pick(frontend, &key).ok_or(Refusal::NoEndpoint)?
+        let target = pick(frontend, &key).ok_or(Refusal::NoEndpoint)?;
+        judge(sk, netns, workload, target.address, target.port)?;
+        target
     };
     // SAFETY: the context's own socket.
     let Some(record) = (unsafe { kernel::connection_or_new(sk) }) else {
@@ -146,6 +153,29 @@ fn try_connect4(ctx: &SockAddrContext) -> Result<(), Refusal> {
         (*ctx.sock_addr).user_port = u32::from(target.port.0);
     }
     Ok(())
+}
+
+/// What the policies of the pod at `address` say to this client: refused here, it has an answer at once.
+/// What is let through is judged again at the SYN, by the address that it then comes from.
+#[inline(always)]
+fn judge(
+    sk: *mut bpf_sock,
+    netns: u64,
+    workload: &Workload,
+    address: Ipv4Be,
+    port: PortBe,
+) -> Result<(), Refusal> {
+    // SAFETY: the context's own socket.
+    let bound = Ipv4Be(unsafe { (*sk).src_ip4 });
+    let source = if bound.0 == 0 {
+        workload.address
+    } else {
+        bound
+    };
+    access::judge_connect(netns, source, address, port).map_err(|denial| {
+        access::count_denial(denial, workload.id, Place::Connect);
+        Refusal::Denied
+    })
 }
 
 /// A pod of this node, dialled by its own address: untouched, but the ends may pair.

@@ -48,6 +48,8 @@ static OFFSETS: Offsets = Offsets {
     f_flags: 0,
     task_signal: 0,
     nr_threads: 0,
+    skc_net: 0,
+    net_cookie: 0,
 };
 
 /// One of [`OFFSETS`]. Volatile, or the compiler would put the zeros of above in its place.
@@ -131,6 +133,14 @@ impl TcpSock {
     #[inline(always)]
     fn read<T: Default>(self, offset: u32) -> T {
         read_at(self.0 as u64, offset)
+    }
+
+    /// Cookie of its network namespace, where the context's own helper is too new to rely on (cgroup_skb has
+    /// it since 6.16); 0 where it cannot be read.
+    #[inline(always)]
+    pub fn netns_cookie(self) -> u64 {
+        let net: u64 = self.read(offset!(skc_net));
+        read_at(net, offset!(net_cookie))
     }
 
     /// Sequence number of the next byte that the application writes.

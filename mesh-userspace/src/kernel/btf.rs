@@ -54,6 +54,8 @@ pub fn offsets() -> Result<Offsets, BtfError> {
         f_flags: at("file", "f_flags")?,
         task_signal: at("task_struct", "signal")?,
         nr_threads: at("signal_struct", "nr_threads")?,
+        skc_net: at("sock_common", "skc_net")?,
+        net_cookie: at("net", "net_cookie")?,
     })
 }
 
