@@ -15,7 +15,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapError, MapInfo, SockHash},
     programs::{
-        CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg, SockOps,
+        CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg,
+        SockOps,
     },
 };
 use aya_obj::generated::bpf_attach_type;
@@ -28,9 +29,13 @@ pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR")
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 4] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 5] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
+    (
+        programs::JUDGE_SYN,
+        bpf_attach_type::BPF_CGROUP_INET_INGRESS,
+    ),
     (
         programs::GETPEERNAME4,
         bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
@@ -131,12 +136,16 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 19] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
     names::LOCAL_PODS,
     names::EXCLUDED_PORTS,
+    names::ACCESS,
+    names::ACCESS_SOURCES,
+    names::ACCESS_PORTS,
+    names::DENIALS,
     names::CONNECTIONS,
     names::SOCKETS,
     names::HANDSHAKES,
@@ -194,6 +203,7 @@ fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<(&'a mut Program, 
     let what = || format!("loading program {name}");
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let loaded = match program {
+        Program::CgroupSkb(program) => CgroupSkb::load(program),
         Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
         Program::CgroupSockopt(program) => CgroupSockopt::load(program),
         Program::SockOps(program) => SockOps::load(program),
@@ -433,7 +443,7 @@ mod tests {
         let gone = uninstall(&pins);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
-        assert_eq!(first.len(), 6);
+        assert_eq!(first.len(), 7);
         assert!(
             first
                 .iter()
