@@ -52,17 +52,20 @@ fn namespace() -> impl Strategy<Value = Pattern> + Clone {
         .prop_map(|text| Pattern::parse(text))
 }
 
+fn nothing<T: std::fmt::Debug + Clone + 'static>() -> BoxedStrategy<Values<T>> {
+    Just(Values::default()).boxed()
+}
+
 fn source() -> impl Strategy<Value = SourceMatch> {
     let account = (
         prop::option::of("[ab]"),
         prop::sample::select(vec!["x", "y"]),
     );
     let account = account.prop_map(|(namespace, name)| (namespace, name.to_owned()));
-    let none = || Just(Values::default()).boxed();
     (
-        prop_oneof![none(), values(block()).boxed()],
-        prop_oneof![none(), values(namespace()).boxed()],
-        prop_oneof![none(), none(), values(account).boxed()],
+        prop_oneof![nothing(), values(block()).boxed()],
+        prop_oneof![nothing(), values(namespace()).boxed()],
+        prop_oneof![nothing(), nothing(), values(account).boxed()],
     )
         .prop_map(|(address, namespace, service_account)| SourceMatch {
             address,

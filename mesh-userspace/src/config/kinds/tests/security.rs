@@ -97,7 +97,7 @@ fn mistakes_refuse_the_policy() {
         (
             document("AuthorizationPolicy", "\n  action: DENY"),
             "spec.rules",
-            5,
+            4,
             "denies nothing",
         ),
         (
