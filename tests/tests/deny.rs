@@ -325,3 +325,41 @@ fn denials_stay_while_there_is_no_agent_and_after_it_came_back() -> Result<()> {
     ask_until(&stage.client, "http://echo/", "v1")?;
     ask_until(&stranger, &url, "v1")
 }
+
+/// The link-local address of a pod, and the number of its interface.
+fn link_local(pod: &Pod) -> Result<(std::net::Ipv6Addr, u32)> {
+    let table = pod.enter(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6"))??;
+    let line = table.lines().find(|line| line.starts_with("fe80"));
+    let mut fields = line.context("no link-local address")?.split_whitespace();
+    let address = u128::from_str_radix(fields.next().unwrap_or_default(), 16)?;
+    let interface = u32::from_str_radix(fields.next().unwrap_or_default(), 16)?;
+    Ok((address.into(), interface))
+}
+
+#[test]
+fn an_address_that_no_manifest_tells_of_is_no_way_around() -> Result<()> {
+    let stage = Stage::new("deny-v6", &["v1"])?;
+    let stranger = stage.lab.stranger(PodSpec::new("stranger"))?;
+    let server = &stage.servers[0];
+    let serve = ["stream-server", "--listen", "[::]:7000", "-n", "100"];
+    let mut serving = server.spawn(Pod::peer(serve)?)?;
+    server.wait_listening(&mut serving, 7000)?;
+    let connect = || -> Result<u64> {
+        let (address, (_, interface)) = (link_local(server)?.0, link_local(&stranger)?);
+        let to = format!("[{address}%{interface}]:7000");
+        let words = ["stream-client", &to, "--timeout-s", "2", "--bytes", "100"];
+        let report = stranger.run(Pod::peer(words)?, DEADLINE)?.json()?;
+        report["ok"].as_u64().context("no count")
+    };
+    assert!(
+        eventually(DEADLINE, || connect().is_ok_and(|ok| ok == 1)),
+        "{:?}",
+        connect()
+    );
+    let before = accepted(server)?;
+    stage.lab.manifests().write("deny.yaml", &deny_all())?;
+    ask_until(&stage.client, "http://echo/", REFUSED)?;
+    assert_eq!(connect()?, 0);
+    assert_eq!(accepted(server)?, before);
+    Ok(())
+}
