@@ -21,7 +21,7 @@ pub mod btf;
 pub mod cgroup;
 pub mod compile;
 pub mod connections;
-pub mod cut;
+mod cut;
 pub mod ids;
 pub mod listeners;
 pub mod loader;

@@ -169,9 +169,10 @@ impl AccessMaps {
         let mut tables: HashMap<&BTreeMap<u16, Verdict>, u32> = HashMap::new();
         for (block, source) in &set.sources {
             let fresh = tables.len() as u32 + 1;
-            let table = match source.ports.is_empty() {
-                true => 0,
-                false => *tables.entry(&source.ports).or_insert(fresh),
+            let table = if source.ports.is_empty() {
+                0
+            } else {
+                *tables.entry(&source.ports).or_insert(fresh)
             };
             if table == fresh {
                 for (port, verdict) in &source.ports {

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A pod whose policies changed.
-pub struct Changed<'p> {
+pub(super) struct Changed<'p> {
     /// Its namespace.
     pub netns: &'p Netns,
     /// What holds now.
@@ -28,7 +28,7 @@ pub struct Changed<'p> {
 
 /// Closes what is forbidden. `pods`: every enrolled pod by its addresses. Gives how many it closed; the first
 /// error where one could not be.
-pub fn cut(
+pub(super) fn cut(
     changed: &[Changed<'_>],
     pods: &HashMap<IpAddr, &Netns>,
     records: &[ConnectionRecord],

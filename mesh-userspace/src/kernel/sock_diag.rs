@@ -20,6 +20,9 @@ const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
+const AF_INET: u8 = libc::AF_INET as u8;
+const AF_INET6: u8 = libc::AF_INET6 as u8;
+
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Bytes of `struct inet_diag_sockid`.
@@ -60,8 +63,8 @@ impl SockDiag {
     /// Listeners and connections.
     pub fn sockets(&self) -> io::Result<Vec<TcpSocket>> {
         let mut sockets = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let mut ask = request(SOCK_DIAG_BY_FAMILY, DUMP, family as u8);
+        for family in [AF_INET, AF_INET6] {
+            let mut ask = request(SOCK_DIAG_BY_FAMILY, DUMP, family);
             ask[HEADER + 4..HEADER + 8].copy_from_slice(&(!NOT_LISTED).to_ne_bytes());
             self.send(&ask)?;
             self.receive(|message| sockets.extend(parse(message)))?;
@@ -84,8 +87,8 @@ impl SockDiag {
         // Whatever its cookie.
         id[40..48].fill(0xff);
         let v4 = socket.local.is_ipv4();
-        let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
-        self.destroy_by(family as u8, &id)
+        let family = if v4 { AF_INET } else { AF_INET6 };
+        self.destroy_by(family, &id)
     }
 
     fn destroy_by(&self, family: u8, id: &[u8; ID]) -> io::Result<bool> {
@@ -176,7 +179,7 @@ fn parse(message: &[u8]) -> Option<TcpSocket> {
     let end = |port: usize, address: usize| {
         let port = u16::from_be_bytes([id[port], id[port + 1]]);
         let bytes = &id[address..address + 16];
-        let address = if i32::from(family) == libc::AF_INET {
+        let address = if family == AF_INET {
             IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])
         } else {
             let bytes: [u8; 16] = bytes.try_into().ok()?;

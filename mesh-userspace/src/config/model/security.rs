@@ -237,8 +237,9 @@ fn mask(length: u8) -> u128 {
 impl fmt::Display for IpBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if Self::ALL_V4.covers(self) {
-            let [.., a, b, c, d] = self.octets();
-            write!(f, "{}/{}", Ipv4Addr::new(a, b, c, d), self.length - 96)
+            // The last 32 bits of a mapped address are the IPv4 address.
+            let address = Ipv4Addr::from(self.bits as u32);
+            write!(f, "{address}/{}", self.length - 96)
         } else {
             write!(f, "{}/{}", Ipv6Addr::from(self.bits), self.length)
         }

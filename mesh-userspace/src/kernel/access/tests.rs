@@ -48,8 +48,7 @@ fn values<T: std::fmt::Debug + Clone>(
 }
 
 fn namespace() -> impl Strategy<Value = Pattern> + Clone {
-    prop::sample::select(vec!["a", "b", "a*", "*b", "*", "nobody"])
-        .prop_map(|text| Pattern::parse(text))
+    prop::sample::select(vec!["a", "b", "a*", "*b", "*", "nobody"]).prop_map(Pattern::parse)
 }
 
 fn nothing<T: std::fmt::Debug + Clone + 'static>() -> BoxedStrategy<Values<T>> {
