@@ -27,6 +27,9 @@ use crate::{
 const PASS: i32 = 1;
 const DROP: i32 = 0;
 
+/// `LOOPBACK_IFINDEX`: the number of `lo` in every namespace. Nothing comes by it from outside.
+const LOOPBACK: u32 = 1;
+
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -58,8 +61,12 @@ pub fn judge_syn(ctx: SkBuffContext) -> i32 {
 #[inline(always)]
 fn judge(ctx: &SkBuffContext, syn: &Syn) -> i32 {
     // SAFETY: the context is the program's own.
-    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
+    let (sk, interface) = unsafe {
+        let skb = &*ctx.skb.skb;
+        (skb.__bindgen_anon_2.sk, skb.ifindex)
+    };
+    // A pod talks to itself, by whichever of its addresses.
+    if sk.is_null() || interface == LOOPBACK {
         return PASS;
     }
     // SAFETY: the context's own socket: a listener, or one that connects at the same time.
@@ -74,10 +81,6 @@ fn judge(ctx: &SkBuffContext, syn: &Syn) -> i32 {
         // SAFETY: user space replaces values whole.
         unsafe { LOCAL_PODS.get(&address) }
     });
-    if client.is_some_and(|client| client.netns == netns) {
-        // A pod talks to itself by its own address.
-        return PASS;
-    }
     count(Event::SynDenied);
     access::count_denial(
         denial,
