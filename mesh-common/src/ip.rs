@@ -26,6 +26,25 @@ impl IpBe {
         Self([0, 0, MAPPED, address.0])
     }
 
+    /// From sixteen bytes as people write them.
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        Self([
+            u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]]),
+            u32::from_ne_bytes([octets[4], octets[5], octets[6], octets[7]]),
+            u32::from_ne_bytes([octets[8], octets[9], octets[10], octets[11]]),
+            u32::from_ne_bytes([octets[12], octets[13], octets[14], octets[15]]),
+        ])
+    }
+
+    /// The sixteen bytes as people write them.
+    pub fn octets(self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        for (bytes, word) in octets.chunks_exact_mut(4).zip(self.0) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        octets
+    }
+
     /// Whether it is an IPv4 one.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
@@ -65,20 +84,13 @@ impl From<IpAddr> for IpBe {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
         };
-        let word = |at: usize| {
-            u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
-        };
-        Self([word(0), word(4), word(8), word(12)])
+        Self::from_octets(octets)
     }
 }
 
 impl From<IpBe> for IpAddr {
     fn from(address: IpBe) -> Self {
-        let bits = address
-            .0
-            .iter()
-            .fold(0, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
-        Ipv6Addr::from(bits).to_canonical()
+        Ipv6Addr::from(address.octets()).to_canonical()
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![no_std]
 
+pub mod access;
 pub mod caveat;
 pub mod connection;
 pub mod executable;

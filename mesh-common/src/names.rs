@@ -12,6 +12,14 @@ pub const LOCAL_PODS: &str = "local_pods";
 pub const EXCLUDED_PORTS: &str = "excluded_ports";
 /// [`crate::executable::Executable`] → 1.
 pub const EXECUTABLES: &str = "executables";
+/// netns cookie → [`crate::access::Access`].
+pub const ACCESS: &str = "access";
+/// Prefix of [`crate::access::SourceKey`] → [`crate::access::SourceAccess`].
+pub const ACCESS_SOURCES: &str = "access_sources";
+/// [`crate::access::PortKey`] → [`crate::access::PortAccess`].
+pub const ACCESS_PORTS: &str = "access_ports";
+/// [`crate::access::DenialKey`] → count.
+pub const DENIALS: &str = "denials";
 /// Socket → [`crate::connection::Connection`].
 pub const CONNECTIONS: &str = "connections";
 /// Socket cookie → socket.
@@ -39,6 +47,8 @@ pub mod programs {
     pub const CONNECT4: &str = "connect4";
     /// `cgroup/connect6`.
     pub const CONNECT6: &str = "connect6";
+    /// `cgroup_skb/ingress`.
+    pub const JUDGE_SYN: &str = "judge_syn";
     /// `cgroup/getpeername4`.
     pub const GETPEERNAME4: &str = "getpeername4";
     /// `cgroup/getpeername6`.
@@ -63,6 +73,8 @@ pub enum NameKind {
     Workload = 1,
     /// A service: its full host.
     Service = 2,
+    /// Who decides about access: `AuthorizationPolicy default/name` and the like.
+    Policy = 3,
 }
 
 /// Key of the names map.

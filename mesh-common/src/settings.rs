@@ -69,6 +69,10 @@ pub struct Offsets {
     pub task_group_leader: u32,
     /// `task_struct.comm`, 16 bytes.
     pub task_comm: u32,
+    /// `sock.__sk_common.skc_net`, pointer.
+    pub skc_net: u32,
+    /// `net.net_cookie`, u64.
+    pub net_cookie: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 100);
+crate::assert_layout!(Settings = 16, Offsets = 108);

@@ -61,11 +61,13 @@ pub enum Event {
     TrafficLost = 10,
     /// Connects whose record could not be made; they went on untouched.
     RecordLost = 11,
+    /// SYNs refused by policy.
+    SynDenied = 12,
 }
 
 impl Event {
     /// How many there are.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 13;
 
     /// All of them with the name that they have in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -81,6 +83,7 @@ impl Event {
         (Self::SocketRefused, "socket_refused"),
         (Self::TrafficLost, "traffic_lost"),
         (Self::RecordLost, "record_lost"),
+        (Self::SynDenied, "syn_denied"),
     ];
 }
 

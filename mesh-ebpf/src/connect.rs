@@ -1,7 +1,8 @@
 //! `cgroup/connect4`, `connect6`, `getpeername4` and `getpeername6`: which way a connection goes, and the
 //! address that the application believes in. One decision for every [`family`].
 //!
-//! Reads workloads, frontends, endpoints, local_pods, settings; writes the socket's record.
+//! Reads workloads, frontends, endpoints, local_pods, settings, and what [`crate::access`] reads; writes the
+//! socket's record.
 //! Fails open towards the application where a record cannot be made (the connect goes on untouched, to
 //! a virtual address that nobody answers), closed where policy says so.
 //! Minimum kernel 6.1: `bpf_set_retval` in sock_addr programs (commit bed89185af0d).
@@ -17,6 +18,7 @@ use aya_ebpf::{
 };
 use mesh_common::{
     IpBe, PortBe,
+    access::Place,
     connection::{Role, hazard},
     policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
@@ -25,7 +27,7 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
-    caveats,
+    access, caveats,
     kernel::{self, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
     reuse,
@@ -126,18 +128,22 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     };
     // SAFETY: user space replaces values whole.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else {
+        judge::<F>(sk, netns, workload, address, port)?;
         note_neighbour(sk, address);
         return Ok(());
     };
     let verdict = verdict(workload.listener_for(address), workload, frontend)?;
     if verdict == Verdict::Pass {
+        judge::<F>(sk, netns, workload, address, port)?;
         note_neighbour(sk, address);
         return Ok(());
     }
     let target = if verdict == Verdict::Agent {
         Target::agent(workload, address)
     } else {
-        pick(frontend, &key).ok_or(Refusal::NoEndpoint)?
+        let target = pick(frontend, &key).ok_or(Refusal::NoEndpoint)?;
+        judge::<F>(sk, netns, workload, target.address, target.port)?;
+        target
     };
     let hazards = hazards(sk);
     // SAFETY: the context's own socket.
@@ -167,6 +173,34 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         (*ctx.sock_addr).user_port = u32::from(target.port.0);
     }
     Ok(())
+}
+
+/// What the policies of the pod at `address` say to this client: refused here, it has an answer at once.
+/// What is let through is judged again at the SYN, by the address that it then comes from.
+#[inline(always)]
+fn judge<F: Family>(
+    sk: *mut bpf_sock,
+    netns: u64,
+    workload: &Workload,
+    address: IpBe,
+    port: PortBe,
+) -> Result<(), Refusal> {
+    // SAFETY: the context's own socket.
+    let source = unsafe {
+        if F::is_bound(sk) {
+            F::bound(sk)
+        } else {
+            workload.own_address(address)
+        }
+    };
+    // Which address it will come from is not known before it does.
+    if source.is_none() {
+        return Ok(());
+    }
+    access::judge_connect(netns, source, address, port).map_err(|denial| {
+        access::count_denial(denial, workload.id, Place::Connect);
+        Refusal::Denied
+    })
 }
 
 /// A pod of this node, dialled by its own address: untouched, but the ends may pair.

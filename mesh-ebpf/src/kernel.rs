@@ -66,6 +66,8 @@ pub static OFFSETS: Offsets = Offsets {
     psock_backlog: 0,
     task_group_leader: 0,
     task_comm: 0,
+    skc_net: 0,
+    net_cookie: 0,
 };
 
 /// One of [`OFFSETS`]. Volatile, or the compiler would put the zeros of above in its place.
@@ -156,6 +158,14 @@ impl TcpSock {
     #[inline(always)]
     pub fn address(self) -> u64 {
         self.0 as u64
+    }
+
+    /// Cookie of its network namespace, where the context's own helper is too new to rely on (cgroup_skb has
+    /// it since 6.16); 0 where it cannot be read.
+    #[inline(always)]
+    pub fn netns_cookie(self) -> u64 {
+        let net: u64 = self.read(offset!(skc_net));
+        read_at(net, offset!(net_cookie))
     }
 
     /// Sequence number of the next byte that the application writes.

@@ -4,6 +4,8 @@
 //! | file | hook |
 //! |---|---|
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
+//! | [`ingress`] | `cgroup_skb/ingress`: a SYN to an enrolled pod is let in, or not |
+//! | [`access`] | its and `connect`'s part: who may connect to whom |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
@@ -19,10 +21,12 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "atomic_xadd")]
 
+mod access;
 mod accounting;
 mod caveats;
 mod connect;
 mod dump;
+mod ingress;
 mod join;
 mod kernel;
 mod listener;

@@ -2,11 +2,12 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, SockHash},
     macros::btf_map,
 };
 use mesh_common::{
     IpBe,
+    access::{Access, DenialKey, PortAccess, PortKey, SourceAccess, SourceKey},
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     executable::Executable,
     names::{Name, NameKey},
@@ -35,6 +36,18 @@ pub static EXCLUDED_PORTS: HashMap<ExcludedPort, u32, 16384, GROWS> = HashMap::n
 
 #[btf_map(name = "executables")]
 pub static EXECUTABLES: HashMap<Executable, u32, 4096, GROWS> = HashMap::new();
+#[btf_map(name = "access")]
+pub static ACCESS: HashMap<u64, Access, 4096, GROWS> = HashMap::new();
+
+/// Capacity covers the sets that were just replaced, which stay until the next change.
+#[btf_map(name = "access_sources")]
+pub static ACCESS_SOURCES: LpmTrie<SourceKey, SourceAccess, 131_072> = LpmTrie::new();
+
+#[btf_map(name = "access_ports")]
+pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 131_072, GROWS> = HashMap::new();
+
+#[btf_map(name = "denials")]
+pub static DENIALS: HashMap<DenialKey, u64, 16384, GROWS> = HashMap::new();
 
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `node` | all of it as the agent holds it |
 //! | `loader` | the object, pins, attaching, adopting |
+//! | `access`, `access_maps` | who may connect: compiled, and written |
+//! | `cut`, `sock_diag` | connections that a changed policy forbids, closed |
 //! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
 //! | `tables` | map contents written by difference |
 //! | `connections` | live connections and totals, read |
@@ -13,12 +15,15 @@
 //! | `listeners` | ports that were listened on before the programs were there |
 //! | `netns`, `cgroup`, `sys` | namespaces, mounts, system calls |
 
+pub mod access;
+mod access_maps;
 pub mod alias;
 pub mod btf;
 pub mod caveats;
 pub mod cgroup;
 pub mod compile;
 pub mod connections;
+mod cut;
 pub mod executables;
 pub mod ids;
 pub mod listeners;
@@ -27,6 +32,7 @@ pub mod maps;
 pub mod netns;
 pub mod node;
 pub mod selftest;
+mod sock_diag;
 mod sys;
 pub mod tables;
 pub mod verify;

@@ -2,6 +2,7 @@
 //!
 //! No I/O at all: the proxy, `explain`, `analyze` and the tests call the same functions.
 
+pub mod access;
 pub mod analyze;
 pub mod dump;
 pub mod explain;

@@ -45,6 +45,12 @@ pub trait Family {
     /// `sk` is the context's socket.
     unsafe fn is_bound(sk: *const bpf_sock) -> bool;
 
+    /// The address that it chose.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn bound(sk: *const bpf_sock) -> IpBe;
+
     /// Binds the socket to an address, with a port to be chosen at connect. A failure (the address is not
     /// the pod's, or there is a port already) leaves the kernel's choice.
     ///
@@ -76,6 +82,12 @@ impl Family for V4 {
     unsafe fn is_bound(sk: *const bpf_sock) -> bool {
         // SAFETY: as the caller says.
         unsafe { (*sk).src_ip4 != 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn bound(sk: *const bpf_sock) -> IpBe {
+        // SAFETY: as the caller says.
+        IpBe::from_v4(Ipv4Be(unsafe { (*sk).src_ip4 }))
     }
 
     #[inline(always)]
@@ -127,6 +139,19 @@ impl Family for V6 {
         // Of `::` and of `::ffff:0.0.0.0`, which choose nothing, these three words are 0.
         // SAFETY: as the caller says.
         unsafe { word!((*sk).src_ip6[0]) | word!((*sk).src_ip6[1]) | word!((*sk).src_ip6[3]) != 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn bound(sk: *const bpf_sock) -> IpBe {
+        // SAFETY: as the caller says.
+        unsafe {
+            IpBe([
+                word!((*sk).src_ip6[0]),
+                word!((*sk).src_ip6[1]),
+                word!((*sk).src_ip6[2]),
+                word!((*sk).src_ip6[3]),
+            ])
+        }
     }
 
     #[inline(always)]

@@ -22,7 +22,6 @@ pub fn read(state: &dyn AdminState, path: &str) -> Option<Answer> {
         "/routes" => Answer::json(&dump::routes(&state.snapshot())),
         "/config_dump" => Answer::json(&ConfigDump {
             snapshot: SnapshotView::of(&state.snapshot()),
-            policies: [],
             objects: &state.reports(),
         }),
         "/config" => Answer::json(&*state.reports()),
@@ -44,8 +43,6 @@ pub fn read(state: &dyn AdminState, path: &str) -> Option<Answer> {
 struct ConfigDump<'a> {
     #[serde(flatten)]
     snapshot: SnapshotView,
-    /// This version acts on no kind of policy.
-    policies: [(); 0],
     /// What became of each document.
     objects: &'a [Report],
 }

@@ -228,6 +228,14 @@ impl Mesh {
         if let Err(error) = &written {
             tracing::error!(%error, "not everything could be written to the maps");
         }
+        // New connections are judged by the new policies from here on; now the old ones.
+        match self.kernel.cut(&self.pods.namespaces(snapshot)) {
+            Ok(0) => {}
+            Ok(closed) => tracing::info!(closed, "closed connections that policies forbid"),
+            Err(error) => {
+                tracing::error!(%error, "connections that policies forbid may still be open");
+            }
+        }
         // Pods first: with the maps the agent is ready, unless a pod is not.
         self.state.set_pods(&self.pods);
         self.state

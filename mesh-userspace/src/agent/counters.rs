@@ -14,7 +14,7 @@ use mesh_common::{
 };
 
 use crate::{
-    kernel::{node::Kernel, tables::verdict_name},
+    kernel::{maps::place_name, node::Kernel, tables::verdict_name},
     mesh::model::{Snapshot, WorkloadLabels},
     telemetry::{self, Peers, ResponseFlags, ServiceLabels, TcpKey, TcpTotals, Telemetry},
 };
@@ -69,6 +69,7 @@ impl Counters {
         self.telemetry.render(&mut out, openmetrics);
         render_ways(&totals, &mut out, openmetrics);
         self.render_events(&mut out, openmetrics);
+        self.render_denials(&mut out, openmetrics);
         if openmetrics {
             out.push_str("# EOF\n");
         }
@@ -138,6 +139,41 @@ impl Counters {
         }
     }
 
+    fn render_denials(&self, out: &mut String, openmetrics: bool) {
+        let mut denials = match self.kernel.denials() {
+            Ok(denials) => denials,
+            Err(error) => {
+                tracing::warn!(%error, "reading the kernel's count of denials");
+                return;
+            }
+        };
+        denials
+            .sort_unstable_by_key(|(key, _)| (key.source, key.destination, key.policy, key.place));
+        family(
+            out,
+            "zerohop_denied_connections",
+            "Connections that policies refused: at the client's connect, or at the SYN (again for each \
+             retransmission).",
+            openmetrics,
+        );
+        let name = |kind, id| {
+            self.kernel
+                .name(kind, id)
+                .unwrap_or_else(|| "unknown".into())
+        };
+        for (key, count) in denials {
+            let _ = writeln!(
+                out,
+                "zerohop_denied_connections_total{{source=\"{}\",destination=\"{}\",policy=\"{}\",\
+                 place=\"{}\"}} {count}",
+                escaped(&name(NameKind::Workload, key.source)),
+                escaped(&name(NameKind::Workload, key.destination)),
+                escaped(&name(NameKind::Policy, key.policy)),
+                place_name(key.place),
+            );
+        }
+    }
+
     fn render_events(&self, out: &mut String, openmetrics: bool) {
         let events = match self.kernel.events() {
             Ok(events) => events,
@@ -159,6 +195,11 @@ impl Counters {
             );
         }
     }
+}
+
+/// A label's value as both formats want it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// Reads one number of a pair's totals.

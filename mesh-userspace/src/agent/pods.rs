@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     path::Path,
     sync::Arc,
 };
@@ -108,6 +108,17 @@ impl Pods {
         self.enrolled
             .iter()
             .map(|(name, pod)| (name.clone(), entry(pod)))
+            .collect()
+    }
+
+    /// Every pod's namespace, with the addresses that a snapshot gives it.
+    pub fn namespaces<'p>(&'p self, snapshot: &'p Snapshot) -> Vec<(&'p Netns, &'p [IpAddr])> {
+        self.enrolled
+            .iter()
+            .filter_map(|(name, pod)| {
+                let workload = snapshot.workloads.get(name)?;
+                Some((&*pod.netns, workload.addresses.as_slice()))
+            })
             .collect()
     }
 

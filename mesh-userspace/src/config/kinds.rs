@@ -1,12 +1,15 @@
 //! The kinds that Zerohop acts on, each with its group, its versions and its parser.
 
 mod annotations;
+mod authorization_policy;
 mod destination_rule;
 mod endpoint_slice;
 mod istio;
 mod metadata;
 mod namespace;
+mod peer_authentication;
 mod pod;
+mod security;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -46,7 +49,10 @@ pub struct Kind {
 const ISTIO: &str = "networking.istio.io";
 const ISTIO_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
-static KINDS: [Kind; 6] = [
+const SECURITY: &str = "security.istio.io";
+const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
+
+static KINDS: [Kind; 8] = [
     Kind {
         name: "Namespace",
         group: "",
@@ -94,6 +100,22 @@ static KINDS: [Kind; 6] = [
         cluster_scoped: false,
         spec_fields: destination_rule::SPEC_FIELDS,
         parse: destination_rule::parse,
+    },
+    Kind {
+        name: "AuthorizationPolicy",
+        group: SECURITY,
+        versions: SECURITY_VERSIONS,
+        cluster_scoped: false,
+        spec_fields: authorization_policy::SPEC_FIELDS,
+        parse: authorization_policy::parse,
+    },
+    Kind {
+        name: "PeerAuthentication",
+        group: SECURITY,
+        versions: SECURITY_VERSIONS,
+        cluster_scoped: false,
+        spec_fields: peer_authentication::SPEC_FIELDS,
+        parse: peer_authentication::parse,
     },
 ];
 

@@ -1,7 +1,14 @@
 //! The typed objects that the manifests say, as written: nothing is resolved or defaulted here
 //! unless the field's own documentation defines the default.
 
+mod security;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+pub use self::security::{
+    AuthorizationPolicy, AuthorizationRule, ConditionMatch, IpBlock, MutualTls, OperationMatch,
+    Pattern, PeerAuthentication, PolicyAction, SourceMatch, Values,
+};
 
 /// Labels or annotations, ordered so that what is printed from them is stable.
 pub type Labels = BTreeMap<String, String>;
@@ -91,6 +98,10 @@ pub enum Spec {
     VirtualService(VirtualService),
     /// Istio `networking.istio.io` `DestinationRule`.
     DestinationRule(DestinationRule),
+    /// Istio `security.istio.io` `AuthorizationPolicy`.
+    AuthorizationPolicy(AuthorizationPolicy),
+    /// Istio `security.istio.io` `PeerAuthentication`.
+    PeerAuthentication(PeerAuthentication),
 }
 
 impl Spec {
@@ -103,6 +114,8 @@ impl Spec {
             Self::Pod(_) => "Pod",
             Self::VirtualService(_) => "VirtualService",
             Self::DestinationRule(_) => "DestinationRule",
+            Self::AuthorizationPolicy(_) => "AuthorizationPolicy",
+            Self::PeerAuthentication(_) => "PeerAuthentication",
         }
     }
 }

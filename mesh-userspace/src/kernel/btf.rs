@@ -66,6 +66,8 @@ pub fn offsets() -> Result<Offsets, BtfError> {
         psock_backlog: at("sk_psock", "ingress_skb.qlen")?,
         task_group_leader: at("task_struct", "group_leader")?,
         task_comm: at("task_struct", "comm")?,
+        skc_net: at("sock_common", "skc_net")?,
+        net_cookie: at("net", "net_cookie")?,
     })
 }
 

@@ -12,7 +12,7 @@ use mesh_common::{
     policy::{self, Endpoint, ExcludedPort, FrontendKey, LocalPod, Verdict, flags},
 };
 
-use super::{alias, ids::Ids};
+use super::{access::Compiler, access_maps::PodAccess, alias, ids::Ids};
 use crate::{
     config::model::{Acceleration, FailurePolicy, ObjectName},
     mesh::model::{Snapshot, Way, Workload},
@@ -51,6 +51,8 @@ pub struct Tables {
     pub excluded_ports: HashMap<ExcludedPort, u32>,
     /// Address and port → service.
     pub frontends: HashMap<FrontendKey, Frontend>,
+    /// netns cookie → who may connect; pods that everybody may connect to have no entry.
+    pub access: HashMap<u64, PodAccess>,
 }
 
 const TCP: u16 = 6;
@@ -67,6 +69,7 @@ pub fn compile(
             add_pod(&mut tables, workload, *pod, ids);
         }
     }
+    add_access(&mut tables, snapshot, enrolled, ids);
     for (address, frontend) in &snapshot.frontends {
         let key = FrontendKey {
             address: address.ip().into(),
@@ -113,6 +116,30 @@ pub fn compile(
         );
     }
     tables
+}
+
+/// The node vouches for the pods that are enrolled: theirs are the identities.
+fn add_access(
+    tables: &mut Tables,
+    snapshot: &Snapshot,
+    enrolled: &BTreeMap<ObjectName, Enrolled>,
+    ids: &mut Ids,
+) {
+    let pods = || {
+        enrolled
+            .iter()
+            .filter_map(|(name, pod)| Some((snapshot.workloads.get(name)?.as_ref(), pod)))
+    };
+    let mut compiler = Compiler::new(pods().map(|(workload, _)| workload));
+    for (workload, pod) in pods() {
+        if let Some(access) = &workload.access {
+            let entry = PodAccess {
+                workload: ids.id(NameKind::Workload, &workload.name.to_string()),
+                set: compiler.set(access, ids),
+            };
+            tables.access.insert(pod.netns, entry);
+        }
+    }
 }
 
 fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Ids) {

@@ -17,8 +17,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapError, MapInfo, SockHash},
     programs::{
-        CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg, SkSkb,
-        SockOps,
+        CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg,
+        SkSkb, SockOps,
     },
 };
 use aya_obj::generated::bpf_attach_type;
@@ -37,9 +37,13 @@ const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 6] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 7] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
+    (
+        programs::JUDGE_SYN,
+        bpf_attach_type::BPF_CGROUP_INET_INGRESS,
+    ),
     (
         programs::GETPEERNAME4,
         bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
@@ -90,13 +94,17 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 16] = [
+pub const MAPS: [&str; 20] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
     names::LOCAL_PODS,
     names::EXCLUDED_PORTS,
     names::EXECUTABLES,
+    names::ACCESS,
+    names::ACCESS_SOURCES,
+    names::ACCESS_PORTS,
+    names::DENIALS,
     names::CONNECTIONS,
     names::SOCKETS,
     names::HANDSHAKES,
@@ -184,6 +192,7 @@ pub(super) fn load_program<'a>(
     let what = || format!("loading program {name}");
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let loaded = match program {
+        Program::CgroupSkb(program) => CgroupSkb::load(program),
         Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
         Program::CgroupSockopt(program) => CgroupSockopt::load(program),
         Program::SockOps(program) => SockOps::load(program),

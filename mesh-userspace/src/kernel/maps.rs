@@ -8,10 +8,11 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Array, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray},
+    maps::{Array, LpmTrie, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray},
 };
 use mesh_common::{
     IpBe, PortBe,
+    access::{Access, DenialKey, Place, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, listener},
     executable::Executable,
     names::{self, Name, NameKey, NameKind},
@@ -29,6 +30,7 @@ use super::{
     loader::{MAPS, PinDir},
     tables::{self, verdict_name},
 };
+use crate::config::model::IpBlock;
 
 /// The maps of one node's agent.
 #[derive(Debug)]
@@ -198,6 +200,7 @@ impl PinnedMaps {
         let names = self.names()?;
         let workload = |id| named(&names, NameKind::Workload, id);
         let service = |id| named(&names, NameKind::Service, id);
+        let policy = |id| named(&names, NameKind::Policy, id);
         match name {
             names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
                 let value = json!({
@@ -238,6 +241,21 @@ impl PinnedMaps {
             names::EXECUTABLES => self.entries(names::EXECUTABLES, |key: Executable, _: u32| {
                 (json!(key.as_str()), json!(true))
             }),
+            names::ACCESS => self.entries(names::ACCESS, |netns: u64, a: Access| {
+                (json!(netns.to_string()), json!({"workload": workload(a.workload), "set": a.set}))
+            }),
+            names::ACCESS_PORTS => self.entries(names::ACCESS_PORTS, |key: PortKey, p: PortAccess| {
+                let value = json!({"denied": p.denied != 0, "policy": policy(p.policy)});
+                (json!(format!("{}/{}:{}", key.set, key.table, key.port.get())), value)
+            }),
+            names::ACCESS_SOURCES => self.access_sources(&policy),
+            names::DENIALS => self.entries(names::DENIALS, |key: DenialKey, count: u64| {
+                let (from, to) = (workload(key.source), workload(key.destination));
+                let value = json!({
+                    "policy": policy(key.policy), "place": place_name(key.place), "count": count,
+                });
+                (json!(format!("{from}>{to}")), value)
+            }),
             names::HANDSHAKES => self.entries(names::HANDSHAKES, |key: HandshakeKey, h: Handshake| {
                 let (client, server) =
                     (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
@@ -275,7 +293,11 @@ impl PinnedMaps {
                 (json!(from_to), value)
             }),
             names::NAMES => self.entries(names::NAMES, |key: NameKey, name: Name| {
-                let kind = if key.kind == NameKind::Workload as u32 { "workload" } else { "service" };
+                let kind = match key.kind {
+                    kind if kind == NameKind::Workload as u32 => "workload",
+                    kind if kind == NameKind::Policy as u32 => "policy",
+                    _ => "service",
+                };
                 (json!(format!("{kind}/{}", key.id)), json!(name.as_str()))
             }),
             names::SETTINGS => self.settings(),
@@ -326,6 +348,31 @@ impl PinnedMaps {
         Ok(entries)
     }
 
+    fn access_sources(&self, policy: &dyn Fn(u32) -> String) -> Result<Entries, MapsError> {
+        let path = self.pin(names::ACCESS_SOURCES);
+        let map: LpmTrie<MapData, SourceKey, SourceAccess> = MapData::from_pin(&path)
+            .and_then(Map::from_map_data)
+            .and_then(TryInto::try_into)
+            .map_err(unreadable(&path))?;
+        let mut entries: Entries = map
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(key, source)| {
+                let (length, data) = (key.prefix_len().saturating_sub(SET_BITS), key.data());
+                let block = u8::try_from(length)
+                    .ok()
+                    .and_then(|length| IpBlock::from_octets(data.address.octets(), length));
+                let block = block.map_or_else(|| "unknown".into(), |block| block.to_string());
+                let value = json!({
+                    "denied": source.denied != 0, "policy": policy(source.policy), "ports": source.ports,
+                });
+                (json!(format!("{} {block}", data.set)), value)
+            })
+            .collect();
+        entries.sort_by_cached_key(|(key, _)| key.to_string());
+        Ok(entries)
+    }
+
     fn settings(&self) -> Result<Entries, MapsError> {
         let path = self.pin(names::SETTINGS);
         let settings = open_settings(&path)
@@ -371,6 +418,14 @@ impl PinnedMaps {
                 (json!(c.cookie.to_string()), value)
             })
             .collect())
+    }
+}
+
+/// The spelling of a [`Place`].
+pub fn place_name(place: u32) -> &'static str {
+    match place {
+        place if place == Place::Connect as u32 => "connect",
+        _ => "syn",
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys;
+use super::{sock_diag::SockDiag, sys};
 
 /// The port that the agent's listeners take in a pod where it is free, so that `ss` shows what
 /// engineers know.
@@ -109,6 +109,11 @@ impl Netns {
         within(&self.file, || {
             Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
         })
+    }
+
+    /// What lists and closes the sockets inside.
+    pub(super) fn sock_diag(&self) -> io::Result<SockDiag> {
+        within(&self.file, SockDiag::open)
     }
 
     /// `count` non-blocking listeners on one port of 127.0.0.1 inside, among which the kernel shares

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -11,6 +11,7 @@ use std::{
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
     PortBe,
+    access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     names::{self, NameKind},
     settings::Settings,
@@ -19,9 +20,11 @@ use mesh_common::{
 use socket2::{Domain, Socket};
 
 use super::{
+    access_maps::AccessMaps,
     cgroup,
     compile::{self, Enrolled},
     connections::{self, LiveConnection},
+    cut::{self, Changed},
     ids::Ids,
     listeners,
     loader::{self, Attached, LoadError, PinDir},
@@ -66,6 +69,7 @@ pub struct Kernel {
     attached: Vec<Attached>,
     probes: Vec<Probe>,
     policy: Mutex<(PolicyMaps, Ids)>,
+    access: Mutex<AccessMaps>,
     settings: Mutex<Array<MapData, Settings>>,
     origins: Mutex<BpfMap<MapData, OriginKey, Origin>>,
     connections: Mutex<SkStorage<MapData, Connection>>,
@@ -102,6 +106,7 @@ impl Kernel {
             .remove_orphans()
             .map_err(|error| table_error(&error))?;
         let ids = policy.ids();
+        let access = AccessMaps::open(&pins).map_err(|error| table_error(&error))?;
         let settings =
             maps::open_settings(&pins.map(names::SETTINGS)).map_err(unreadable(names::SETTINGS))?;
         let origins = super::tables::open(names::ORIGINS, &pins.map(names::ORIGINS))
@@ -116,6 +121,7 @@ impl Kernel {
             attached,
             probes,
             policy: Mutex::new((policy, ids)),
+            access: Mutex::new(access),
             settings: Mutex::new(settings),
             origins: Mutex::new(origins),
             connections: Mutex::new(connections),
@@ -149,7 +155,44 @@ impl Kernel {
     ) -> Result<(), TableError> {
         let (policy, ids) = &mut *locked(&self.policy);
         let tables = compile::compile(snapshot, enrolled, ids);
-        policy.apply(&tables, ids)
+        // Before the pods: nobody is enrolled without its policies.
+        let access = locked(&self.access).apply(&tables.access);
+        let rest = policy.apply(&tables, ids);
+        access.and(rest)
+    }
+
+    /// Closes the connections that policies forbid since [`Kernel::apply`] changed them. `pods`: every one
+    /// that is enrolled, with its addresses. Gives how many it closed.
+    pub fn cut(&self, pods: &[(&Netns, &[IpAddr])]) -> io::Result<usize> {
+        let changed = locked(&self.access).take_changed();
+        if changed.is_empty() {
+            return Ok(0);
+        }
+        let records = connections::read(&self.pins.connections())?;
+        let by_address = pods
+            .iter()
+            .flat_map(|(netns, addresses)| addresses.iter().map(|address| (*address, *netns)))
+            .collect();
+        let changed: Vec<Changed<'_>> = pods
+            .iter()
+            .filter(|(netns, _)| changed.contains(&netns.cookie()))
+            .filter_map(|(netns, _)| {
+                let set = locked(&self.access).set_of(netns.cookie())?;
+                Some(Changed { netns, set })
+            })
+            .collect();
+        let (closed, outcome) = cut::cut(&changed, &by_address, &records);
+        outcome.map(|()| closed)
+    }
+
+    /// How often which policy refused whom.
+    pub fn denials(&self) -> io::Result<Vec<(DenialKey, u64)>> {
+        let map =
+            super::tables::open::<DenialKey, u64>(names::DENIALS, &self.pins.map(names::DENIALS))
+                .map_err(io::Error::other)?;
+        map.iter()
+            .map(|entry| entry.map_err(io::Error::other))
+            .collect()
     }
 
     /// Tells the programs that the agent lives; to be called once a second.

@@ -304,6 +304,23 @@ pub(super) fn enter_netns(netns: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// A netlink socket that lists and closes sockets of the calling thread's namespace.
+pub(super) fn netlink_sock_diag() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_SOCK_DIAG,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the kernel just gave.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Bytes that can be read from a socket without blocking (`SIOCINQ`).
 pub(super) fn readable_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;

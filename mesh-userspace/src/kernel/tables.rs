@@ -36,7 +36,10 @@ pub struct TableError {
     mend: &'static str,
 }
 
-fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(MapError) -> TableError {
+pub(super) fn failed(
+    map: &'static str,
+    operation: &'static str,
+) -> impl FnOnce(MapError) -> TableError {
     move |source| {
         let full = matches!(&source, MapError::SyscallError(error)
             if error.io_error.raw_os_error() == Some(libc::E2BIG));
@@ -65,7 +68,7 @@ pub(super) fn open<K: Pod, V: Pod>(
 }
 
 /// A map with a copy of its contents.
-struct Table<K: Pod, V: Pod> {
+pub(super) struct Table<K: Pod, V: Pod> {
     name: &'static str,
     map: BpfMap<MapData, K, V>,
     contents: HashMap<K, V>,
@@ -73,7 +76,7 @@ struct Table<K: Pod, V: Pod> {
 
 impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
     /// Opens it and reads what an earlier agent left in it.
-    fn open(name: &'static str, pins: &PinDir) -> Result<Self, TableError> {
+    pub(super) fn open(name: &'static str, pins: &PinDir) -> Result<Self, TableError> {
         let map = open(name, &pins.map(name))?;
         let contents = map
             .iter()
@@ -86,7 +89,7 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
         })
     }
 
-    fn insert(&mut self, key: K, value: V) -> Result<(), TableError> {
+    pub(super) fn insert(&mut self, key: K, value: V) -> Result<(), TableError> {
         if self.contents.get(&key) == Some(&value) {
             return Ok(());
         }
@@ -97,7 +100,7 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
         Ok(())
     }
 
-    fn remove(&mut self, key: &K) -> Result<(), TableError> {
+    pub(super) fn remove(&mut self, key: &K) -> Result<(), TableError> {
         if self.contents.remove(key).is_some() {
             match self.map.remove(key) {
                 Err(MapError::KeyNotFound | MapError::ElementNotFound) | Ok(()) => {}
@@ -107,16 +110,31 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
         Ok(())
     }
 
-    fn converge(&mut self, wanted: &HashMap<K, V>) -> Result<(), TableError> {
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.contents.get(key)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.contents.keys()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.contents.values()
+    }
+
+    /// Removes every key that is not `wanted`.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&K) -> bool) -> Result<(), TableError> {
         let gone: Vec<K> = self
             .contents
             .keys()
-            .filter(|key| !wanted.contains_key(key))
+            .filter(|key| !wanted(key))
             .copied()
             .collect();
-        for key in gone {
-            self.remove(&key)?;
-        }
+        gone.iter().try_for_each(|key| self.remove(key))
+    }
+
+    fn converge(&mut self, wanted: &HashMap<K, V>) -> Result<(), TableError> {
+        self.retain(|key| wanted.contains_key(key))?;
         wanted
             .iter()
             .try_for_each(|(key, value)| self.insert(*key, *value))

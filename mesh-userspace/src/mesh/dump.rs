@@ -2,6 +2,7 @@
 //!
 //! Field names are part of the contract: add, never rename.
 
+mod policies;
 mod routes;
 mod services;
 mod workloads;
@@ -12,6 +13,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    policies::PolicyView,
     routes::{RouteDestinationView, RouteEntryView, RouteView},
     services::{EndpointView, PortView, ServiceView},
     workloads::WorkloadView,
@@ -32,6 +34,9 @@ pub struct SnapshotView {
     pub workloads: Vec<WorkloadView>,
     /// By host and rule.
     pub routes: Vec<RouteView>,
+    /// By kind, then in order of precedence.
+    #[serde(default)]
+    pub policies: Vec<PolicyView>,
 }
 
 impl SnapshotView {
@@ -43,6 +48,7 @@ impl SnapshotView {
             services: services(snapshot),
             workloads: workloads(snapshot),
             routes: routes(snapshot),
+            policies: snapshot.policies.iter().map(PolicyView::of).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What would happen to a request, by the very functions that the proxy calls.
 
 mod answer;
+mod authorized;
 mod decided;
 mod query;
 
@@ -10,9 +11,9 @@ mod tests;
 use self::query::Question;
 pub use self::{
     answer::{
-        Action, DestinationAnswer, DirectResponseAnswer, Explanation, FaultAbortAnswer,
-        FaultAnswer, FaultDelayAnswer, HeaderEdits, RedirectAnswer, RetriesAnswer, RewriteAnswer,
-        Source,
+        Action, Authorization, AuthorizationDecision, DestinationAnswer, DirectResponseAnswer,
+        Explanation, FaultAbortAnswer, FaultAnswer, FaultDelayAnswer, HeaderEdits, RedirectAnswer,
+        RetriesAnswer, RewriteAnswer, Source,
     },
     query::{ExplainError, ExplainQuery},
 };
@@ -31,6 +32,7 @@ pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation,
     let frontend = snapshot.frontends.get(&question.dialled);
     let Some(frontend) = frontend.or(unaddressed.as_ref()) else {
         no_frontend(snapshot, &question, &mut answer);
+        answer.authorized(snapshot, question.source, question.dialled, question.http);
         return Ok(answer);
     };
     let port = frontend.service_port();
@@ -49,6 +51,7 @@ pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation,
         Way::Pass => answer.passes(),
         Way::Deny => answer.action = Action::Denied,
     }
+    answer.authorized(snapshot, question.source, question.dialled, question.http);
     if unaddressed.is_some() {
         answer
             .reason

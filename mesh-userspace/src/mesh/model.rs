@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::access::{PolicySummary, WorkloadAccess};
 use crate::config::model::{
     Acceleration, DirectResponse, FailurePolicy, HeaderOperations, HttpFault, HttpMatch,
     HttpRedirect, HttpRewrite, L4Match, Labels, LoadBalancer, ObjectName, PodPlace,
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub workload_by_address: HashMap<IpAddr, Arc<Workload>>,
     /// What clients of a namespace see; for every namespace that has a workload.
     pub views: HashMap<Arc<str>, Arc<View>>,
+    /// Security policies, and whom each of them holds for.
+    pub policies: Vec<PolicySummary>,
 }
 
 /// A service port by its address.
@@ -72,6 +75,8 @@ pub struct Workload {
     pub acceleration_exclude_ports: Vec<u16>,
     /// After the namespace's annotation and the default.
     pub failure_policy: FailurePolicy,
+    /// Who may connect to it; None: everybody.
+    pub access: Option<Arc<WorkloadAccess>>,
     /// The labels of its telemetry, made once.
     pub telemetry: WorkloadLabels,
 }

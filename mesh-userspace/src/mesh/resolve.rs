@@ -1,5 +1,6 @@
 //! Objects to a [`Snapshot`]: who there is, where services end, and what each namespace's clients see.
 
+mod access;
 mod destination_rules;
 mod destinations;
 mod differences;
@@ -48,7 +49,8 @@ impl Snapshot {
     pub fn build(objects: &[Arc<Object>], options: &BuildOptions) -> Self {
         let domain: Arc<str> = options.domain.to_ascii_lowercase().into();
         let objects = Objects::sort(objects);
-        let pods = workloads::build(&objects, &options.node_name, &domain);
+        let access = access::AccessPolicies::new(&objects);
+        let pods = workloads::build(&objects, &access, &options.node_name, &domain);
         let rules = VirtualServices::new(&objects, &domain);
         let destination_rules = DestinationRules::new(&objects, &domain);
 
@@ -68,6 +70,7 @@ impl Snapshot {
         let views = views::build(&services, &rules, destinations, &clients);
         Self {
             version: options.version,
+            policies: access.summaries(&pods),
             frontends: frontends(&services),
             workloads: pods
                 .into_iter()

@@ -61,6 +61,9 @@ pub enum Failure {
     /// Upstream: all tries together took longer than the route's timeout.
     #[error("upstream request timeout")]
     Timeout,
+    /// Internal: the server's policies refuse the client.
+    #[error("RBAC: access denied")]
+    AccessDenied,
     /// Internal: a fault was asked for.
     #[error("fault filter abort")]
     FaultAbort(StatusCode),
@@ -92,6 +95,7 @@ impl Failure {
         match self {
             Self::BadRequest(_) | Self::Aborted => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::NoCluster(_)
             | Self::NoHealthyUpstream
             | Self::Connect { .. }
@@ -117,6 +121,8 @@ impl Failure {
             Self::Protocol { .. } => ResponseFlags::UPE,
             Self::PerTryTimeout | Self::Timeout => ResponseFlags::UT,
             Self::FaultAbort(_) => ResponseFlags::FI,
+            // Envoy has none for it either.
+            Self::AccessDenied => ResponseFlags::NONE,
         }
     }
 

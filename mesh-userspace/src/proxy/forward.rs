@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::model::LoadBalancer,
     mesh::{
+        access::refusal,
         model::{HttpRoute, Protocol, RetryPolicy, WeightedDestination, Workload},
         route::{apply_request_headers, apply_response_headers, apply_rewrite, upstream_authority},
     },
@@ -101,6 +102,22 @@ pub async fn passthrough(
     let mut answer = tries.run(record, outbound).await?;
     answer.pass_on(client_http2);
     Ok(answer)
+}
+
+/// A connection that is kept may be older than the policy, so every request is judged, not every connect.
+fn may_connect(
+    record: &RequestRecord,
+    server: Option<&Arc<Workload>>,
+    address: SocketAddr,
+) -> Result<(), Failure> {
+    let refused = server.and_then(|server| refusal(&record.source, server, address));
+    match refused {
+        Some(denial) => {
+            tracing::debug!(client = %record.source.name, %address, %denial, "access denied");
+            Err(Failure::AccessDenied)
+        }
+        None => Ok(()),
+    }
 }
 
 /// HTTP/2 where the destination says so, else what the client speaks.
@@ -211,6 +228,9 @@ impl Tries<'_> {
         tried: &[SocketAddr],
     ) -> Result<Rc<Server>, Failure> {
         let Some(choices) = self.choices else {
+            let snapshot = self.client.worker.snapshot();
+            let pod = snapshot.workload_by_address.get(&self.client.dialled.ip());
+            may_connect(record, pod, self.client.dialled)?;
             record.upstream = Some(self.client.dialled);
             return Ok(self.client.pod.upstreams.server(self.client.dialled));
         };
@@ -223,6 +243,7 @@ impl Tries<'_> {
             choices.destination.endpoints[index].workload.as_ref();
         record.destination = workload.cloned();
         record.upstream = Some(choices.servers[index].address);
+        may_connect(record, workload, choices.servers[index].address)?;
         Ok(choices.servers[index].clone())
     }
 

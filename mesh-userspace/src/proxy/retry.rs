@@ -21,6 +21,7 @@ pub fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
         | Failure::NoRoute
         | Failure::NoCluster(_)
         | Failure::NoHealthyUpstream
+        | Failure::AccessDenied
         | Failure::Timeout
         | Failure::FaultAbort(_) => false,
     }

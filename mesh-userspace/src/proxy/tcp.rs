@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::model::LoadBalancer,
     mesh::{
+        access::refusal,
         model::{Destination, Workload},
         route::{TcpOutcome, pick_weighted, route_tcp},
     },
@@ -152,6 +153,20 @@ async fn connect_to(
     workload: Option<Arc<Workload>>,
     timeout: Duration,
 ) -> Result<Connected, ()> {
+    let refused = {
+        let snapshot = client.worker.snapshot();
+        let source = client.source(&snapshot);
+        let server = workload
+            .as_ref()
+            .or_else(|| snapshot.workload_by_address.get(&address.ip()));
+        server
+            .and_then(|server| refusal(&source, server, address))
+            .map(|denial| denial.to_string())
+    };
+    if let Some(denial) = refused {
+        tracing::debug!(pod = %client.pod.name, %address, denial, "access denied");
+        return Err(());
+    }
     let upstreams = &client.pod.upstreams;
     match upstreams.connect(address, timeout).await {
         Ok(socket) => Ok(Connected {

@@ -129,6 +129,7 @@ fn nameless(name: &ObjectName) -> Workload {
         acceleration: Acceleration::default(),
         acceleration_exclude_ports: Vec::new(),
         failure_policy: FailurePolicy::default(),
+        access: None,
         telemetry,
     }
 }

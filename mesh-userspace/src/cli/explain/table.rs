@@ -43,6 +43,13 @@ pub fn render(answer: &Explanation, colour: bool) -> String {
         _ => Tone::Good,
     };
     say("action", Cell::new(spelled(&answer.action)).tone(tone));
+    if let Some(authorization) = &answer.authorization {
+        let decision = spelled(&authorization.decision);
+        say(
+            "authorization",
+            format!("{decision}: {}", authorization.reason).into(),
+        );
+    }
     for (name, text) in effects(answer) {
         say(name, text.into());
     }
@@ -99,6 +106,9 @@ fn effects(answer: &Explanation) -> Vec<(&'static str, String)> {
             "response",
             format!("{}{}", response.status, body.unwrap_or_default()),
         ));
+    }
+    if let Some(status) = answer.status {
+        effects.push(("status", status.to_string()));
     }
     if let Some(rewrite) = &answer.rewrite {
         effects.push(("rewrite", rewritten(rewrite)));

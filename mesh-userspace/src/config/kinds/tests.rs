@@ -2,6 +2,7 @@
 
 mod destination_rule;
 mod kubernetes;
+mod security;
 mod virtual_service;
 
 use std::sync::Arc;

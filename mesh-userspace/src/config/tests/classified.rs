@@ -85,17 +85,21 @@ fn sample(schema: &Node) -> Json {
 }
 
 fn assert_classified(kind: &str, base: &Json) {
+    assert_all_classified("networking.istio.io/v1", kind, base, 100);
+}
+
+fn assert_all_classified(api_version: &str, kind: &str, base: &Json, at_least: usize) {
     let mut found = Vec::new();
     variants(&schema(kind), &mut Vec::new(), base, &mut found);
     assert!(
-        found.len() > 100,
+        found.len() > at_least,
         "{kind} has many fields, found {}",
         found.len()
     );
     let mut unknown = Vec::new();
     for (_, spec) in found {
         let document = json!({
-            "apiVersion": "networking.istio.io/v1",
+            "apiVersion": api_version,
             "kind": kind,
             "metadata": {"name": "a"},
             "spec": spec,
@@ -127,4 +131,11 @@ fn no_field_of_a_destination_rule_is_unknown() {
         "DestinationRule",
         &json!({"host": "a", "subsets": [{"name": "v1"}]}),
     );
+}
+
+#[test]
+fn no_field_of_the_security_kinds_is_unknown() {
+    let api_version = "security.istio.io/v1";
+    assert_all_classified(api_version, "AuthorizationPolicy", &json!({}), 20);
+    assert_all_classified(api_version, "PeerAuthentication", &json!({}), 3);
 }

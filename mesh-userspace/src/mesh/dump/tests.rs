@@ -48,6 +48,7 @@ fn services_and_pods_show_what_was_resolved() {
                 "canonicalRevision": "v1",
             }],
             "routes": [],
+            "policies": [],
         })
     );
 }

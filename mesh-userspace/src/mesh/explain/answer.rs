@@ -61,6 +61,12 @@ pub struct Explanation {
     /// Delay and abort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<FaultAnswer>,
+    /// What the policies of the server's workload say; absent where none selects it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+    /// With action `denied`, where a request is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// How the bytes travel to the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
@@ -97,6 +103,28 @@ pub enum Action {
     Passthrough,
     /// Refused.
     Denied,
+}
+
+/// What authorization decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorization {
+    /// Let in or refused.
+    pub decision: AuthorizationDecision,
+    /// The ALLOW or DENY that decided, `namespace/name`; absent on an implicit deny.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// One line for people.
+    pub reason: String,
+}
+
+/// Let in or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthorizationDecision {
+    /// Let in.
+    Allow,
+    /// Refused.
+    Deny,
 }
 
 /// A destination.

@@ -53,6 +53,8 @@ impl Explanation {
             timeout_ms: None,
             retries: None,
             fault: None,
+            authorization: None,
+            status: None,
             tls: None,
             reason: String::new(),
         }

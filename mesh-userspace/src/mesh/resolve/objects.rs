@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::config::model::{
-    DestinationRule, EndpointSlice, Meta, Object, Pod, PodDefaults, Service, Spec, VirtualService,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, Meta, Object, PeerAuthentication, Pod,
+    PodDefaults, Service, Spec, VirtualService,
 };
 
 /// An object of one kind with its metadata.
@@ -29,6 +30,10 @@ pub struct Objects<'o> {
     pub virtual_services: Vec<Typed<'o, VirtualService>>,
     /// By creation time, name, namespace: Istio's precedence.
     pub destination_rules: Vec<Typed<'o, DestinationRule>>,
+    /// By creation time, name, namespace: the oldest of a scope counts.
+    pub peer_authentications: Vec<Typed<'o, PeerAuthentication>>,
+    /// By creation time, name, namespace: so they are told.
+    pub authorization_policies: Vec<Typed<'o, AuthorizationPolicy>>,
 }
 
 impl<'o> Objects<'o> {
@@ -46,6 +51,12 @@ impl<'o> Objects<'o> {
                 Spec::Pod(spec) => sorted.pods.push(Typed { meta, spec }),
                 Spec::VirtualService(spec) => sorted.virtual_services.push(Typed { meta, spec }),
                 Spec::DestinationRule(spec) => sorted.destination_rules.push(Typed { meta, spec }),
+                Spec::PeerAuthentication(spec) => {
+                    sorted.peer_authentications.push(Typed { meta, spec });
+                }
+                Spec::AuthorizationPolicy(spec) => {
+                    sorted.authorization_policies.push(Typed { meta, spec });
+                }
             }
         }
         by_name(&mut sorted.services);
@@ -53,6 +64,8 @@ impl<'o> Objects<'o> {
         by_name(&mut sorted.pods);
         by_precedence(&mut sorted.virtual_services);
         by_precedence(&mut sorted.destination_rules);
+        by_precedence(&mut sorted.peer_authentications);
+        by_precedence(&mut sorted.authorization_policies);
         sorted
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{objects::Objects, workload_labels};
+use super::{access::AccessPolicies, objects::Objects, workload_labels};
 use crate::{
-    config::model::{Pod, PodDefaults},
+    config::model::{FailurePolicy, Pod, PodDefaults},
     mesh::model::Workload,
 };
 
@@ -18,7 +18,12 @@ pub struct PodEntry<'o> {
 
 /// One entry per Pod, by namespace and name. Local is what runs on `node_name`, and what names no node
 /// but a place.
-pub fn build<'o>(objects: &Objects<'o>, node_name: &str, domain: &str) -> Vec<PodEntry<'o>> {
+pub fn build<'o>(
+    objects: &Objects<'o>,
+    access: &AccessPolicies<'_>,
+    node_name: &str,
+    domain: &str,
+) -> Vec<PodEntry<'o>> {
     let nothing = PodDefaults::default();
     let mut entries = Vec::with_capacity(objects.pods.len());
     for pod in &objects.pods {
@@ -37,6 +42,7 @@ pub fn build<'o>(objects: &Objects<'o>, node_name: &str, domain: &str) -> Vec<Po
             meta.name.namespace, spec.service_account
         )
         .into();
+        let access = access.of(&meta.name.namespace, &meta.labels);
         let workload = Workload {
             name: meta.name.clone(),
             addresses: spec.addresses.clone(),
@@ -53,12 +59,14 @@ pub fn build<'o>(objects: &Objects<'o>, node_name: &str, domain: &str) -> Vec<Po
                 |pod| pod.acceleration_exclude_ports.clone(),
                 |ns| ns.acceleration_exclude_ports.clone(),
             ),
-            failure_policy: setting(
-                spec,
-                defaults,
-                |pod| pod.failure_policy,
-                |ns| ns.failure_policy,
+            // Where somebody cares who may connect, rules that are not applied are no small thing.
+            failure_policy: spec.failure_policy.or(defaults.failure_policy).unwrap_or(
+                match access {
+                    Some(_) => FailurePolicy::Closed,
+                    None => FailurePolicy::Open,
+                },
             ),
+            access,
             telemetry: workload_labels::of(&meta.name, &meta.labels, principal),
         };
         entries.push(PodEntry {

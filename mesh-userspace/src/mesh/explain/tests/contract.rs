@@ -319,3 +319,65 @@ spec:
     let elsewhere = ask(&snapshot, "http://api.example.com:8080/x", &[]);
     assert_eq!(elsewhere["action"], "passthrough");
 }
+
+fn authorized(spec: &str) -> Snapshot {
+    Mesh::bookinfo()
+        .yaml(&format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: it}}\n\
+             spec: {spec}\n"
+        ))
+        .snapshot()
+}
+
+#[test]
+fn a_denial_names_the_policy_that_decided() {
+    let deny = "{action: DENY, selector: {matchLabels: {app: details}}, rules: [{}]}";
+    let answer = ask(&authorized(deny), "http://details:9080/", &[]);
+    assert_eq!(
+        only(&answer, &["way", "action", "status"]),
+        json!({"way": "deny", "action": "denied", "status": null})
+    );
+    assert_eq!(
+        only(&answer["authorization"], &["decision", "policy"]),
+        json!({"decision": "deny", "policy": "default/it"})
+    );
+    // By the pod's own address too, and nothing is said of a workload that nobody selects.
+    let answer = ask(&authorized(deny), "tcp://10.0.0.2:9080", &[]);
+    assert_eq!(answer["authorization"]["policy"], "default/it");
+    assert_eq!(answer["action"], "denied");
+    let answer = ask(&authorized(deny), "http://ratings:9080/", &[]);
+    assert_eq!(answer["action"], "route");
+    assert!(answer.get("authorization").is_none());
+}
+
+#[test]
+fn an_implicit_deny_names_none_and_an_allow_does() {
+    let answer = ask(&authorized("{}"), "http://details:9080/", &[]);
+    assert_eq!(answer["authorization"]["decision"], "deny");
+    assert!(answer["authorization"].get("policy").is_none());
+    let allow = "{rules: [{from: [{source: {namespaces: [default]}}]}]}";
+    let answer = ask(&authorized(allow), "http://details:9080/", &[]);
+    assert_eq!(
+        only(&answer["authorization"], &["decision", "policy"]),
+        json!({"decision": "allow", "policy": "default/it"})
+    );
+    assert_eq!(answer["action"], "route");
+}
+
+#[test]
+fn the_agent_answers_a_denied_request_with_403() {
+    let deny = "{action: DENY, selector: {matchLabels: {version: v1}}, rules: [{}]}";
+    let mesh = Mesh::bookinfo().yaml(&format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: it}}\n\
+         spec: {deny}\n---\n{}",
+        http(
+            "reviews",
+            "  - route: [{destination: {host: reviews, subset: v1}}]\n"
+        )
+    ));
+    let answer = ask(&mesh.snapshot(), "http://reviews:9080/", &[]);
+    assert_eq!(
+        only(&answer, &["way", "action", "status"]),
+        json!({"way": "agent", "action": "denied", "status": 403})
+    );
+}
