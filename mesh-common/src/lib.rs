@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod connection;
+pub mod dns;
 pub mod names;
 pub mod policy;
 pub mod settings;
@@ -14,7 +15,7 @@ pub mod traffic;
 
 /// The version of everything in this crate. Part of the path that maps and links are pinned under, so
 /// that two layouts never meet: raise it with every change to a key, a value or a map's type.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// An IPv4 address in network byte order.
 #[repr(transparent)]

@@ -28,6 +28,8 @@ pub const TRAFFIC: &str = "traffic";
 pub const EVENTS: &str = "events";
 /// 0 → [`crate::settings::Settings`].
 pub const SETTINGS: &str = "settings";
+/// [`crate::dns::NameserverKey`] → [`crate::Ipv4Be`].
+pub const NAMESERVERS: &str = "nameservers";
 /// [`NameKey`] → [`Name`].
 pub const NAMES: &str = "names";
 
@@ -37,6 +39,10 @@ pub mod programs {
     pub const CONNECT4: &str = "connect4";
     /// `cgroup/getpeername4`.
     pub const GETPEERNAME4: &str = "getpeername4";
+    /// `cgroup/sendmsg4`.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// `cgroup/recvmsg4`.
+    pub const RECVMSG4: &str = "recvmsg4";
     /// `cgroup/setsockopt`.
     pub const SETSOCKOPT: &str = "setsockopt";
     /// `sockops`.

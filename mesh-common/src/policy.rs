@@ -12,8 +12,8 @@ pub struct Workload {
     pub address: Ipv4Be,
     /// The agent's listener on 127.0.0.1 in the pod's namespace; 0 where there is none.
     pub listener: PortBe,
-    /// Explicit.
-    pub reserved: u16,
+    /// The agent's listeners for names, see [`crate::dns`]; 0 where there are none.
+    pub dns: PortBe,
     /// See [`flags`].
     pub flags: u32,
 }

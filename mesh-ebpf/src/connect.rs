@@ -24,6 +24,7 @@ use mesh_common::{
 };
 
 use crate::{
+    dns,
     kernel::{self, AF_INET, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
 };
@@ -47,6 +48,9 @@ enum Refusal {
 /// See the module.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
+    if dns::catch_connect(&ctx) {
+        return ALLOW;
+    }
     match try_connect4(&ctx) {
         Ok(()) => ALLOW,
         Err(refusal) => refuse(refusal),
@@ -197,8 +201,9 @@ fn verdict(workload: &Workload, frontend: &Frontend) -> Result<Verdict, Refusal>
     Ok(Verdict::Direct)
 }
 
+/// Whether its heartbeat is young enough.
 #[inline(always)]
-fn agent_lives() -> bool {
+pub fn agent_lives() -> bool {
     let Some(settings) = SETTINGS.get(0) else {
         return false;
     };
@@ -272,7 +277,7 @@ fn slot_of(frontend: &Frontend) -> Option<Target> {
 /// The agent listens on loopback, where nobody outside the pod reaches it. Without this the
 /// application's own address would be 127.0.0.1, and `getsockname` would tell.
 #[inline(always)]
-fn keep_source(ctx: &SockAddrContext, sk: *mut bpf_sock, address: Ipv4Be) {
+pub fn keep_source(ctx: &SockAddrContext, sk: *mut bpf_sock, address: Ipv4Be) {
     // SAFETY: the context's own socket.
     let bound = unsafe { (*sk).src_ip4 };
     if bound != 0 || address.0 == 0 {
@@ -308,6 +313,7 @@ struct SockaddrIn {
 /// Gives back the address that was dialled.
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    dns::give_back(&ctx);
     // SAFETY: the context and its socket are the program's own.
     unsafe {
         if let Some(record) = kernel::connection((*ctx.sock_addr).__bindgen_anon_1.sk) {

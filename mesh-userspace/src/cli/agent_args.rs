@@ -88,6 +88,15 @@ pub struct RunArgs {
             .try_map(|text| values::acceleration(&text))
     )]
     pub acceleration: Acceleration,
+    /// Answer pods' queries for the mesh's names; off: their own resolvers do
+    #[arg(
+        long,
+        env = "MESH_DNS",
+        value_name = "WHEN",
+        default_value = "on",
+        value_enum
+    )]
+    pub dns: Switch,
     /// How the log on standard error is written
     #[arg(
         long,
@@ -122,6 +131,15 @@ pub struct UninstallArgs {
     /// Whose [default: host name]
     #[arg(long, env = "MESH_NODE_NAME", value_name = "NAME", value_parser = values::node_name)]
     pub node_name: Option<String>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Done.
+    On,
+    /// Not done.
+    Off,
 }
 
 /// How the log is written.

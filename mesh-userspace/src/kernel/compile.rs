@@ -25,6 +25,8 @@ pub struct Enrolled {
     pub netns: u64,
     /// The agent's listener inside; 0 where there is none.
     pub listener: u16,
+    /// The agent's listeners for names inside; 0 where there are none.
+    pub dns: u16,
 }
 
 /// What stands at a frontend; the group that holds the endpoints is chosen when it is written.
@@ -155,7 +157,7 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
         id,
         address: own,
         listener: PortBe::new(pod.listener),
-        reserved: 0,
+        dns: PortBe::new(pod.dns),
         flags: bits,
     };
     tables.workloads.insert(pod.netns, entry);

@@ -28,13 +28,15 @@ pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR")
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 4] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 6] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
     (
         programs::GETPEERNAME4,
         bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
     ),
+    (programs::RECVMSG4, bpf_attach_type::BPF_CGROUP_UDP4_RECVMSG),
+    (programs::SENDMSG4, bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
     (
         programs::CONNECT4,
         bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
@@ -131,7 +133,7 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 16] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -143,6 +145,7 @@ pub const MAPS: [&str; 15] = [
     names::PEERS,
     names::LISTENERS,
     names::ORIGINS,
+    names::NAMESERVERS,
     names::TRAFFIC,
     names::EVENTS,
     names::SETTINGS,

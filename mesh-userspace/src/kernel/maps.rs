@@ -13,6 +13,7 @@ use aya::{
 use mesh_common::{
     Ipv4Be, PortBe,
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, listener},
+    dns::NameserverKey,
     names::{self, Name, NameKey, NameKind},
     policy::{
         Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
@@ -201,6 +202,7 @@ impl PinnedMaps {
             names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
                 let value = json!({
                     "workload": workload(w.id), "address": ip(w.address), "listener": w.listener.get(),
+                    "dns": w.dns.get(),
                     "acceleration": w.flags & flags::NO_ACCELERATION == 0,
                     "failClosed": w.flags & flags::FAIL_CLOSED != 0,
                 });
@@ -252,6 +254,11 @@ impl PinnedMaps {
                 });
                 (json!(at(key.address, key.port)), value)
             }),
+            names::NAMESERVERS => {
+                self.entries(names::NAMESERVERS, |key: NameserverKey, address: Ipv4Be| {
+                    (json!(format!("{}/{}", key.netns, key.slot)), json!(ip(address)))
+                })
+            }
             names::LISTENERS => self.entries(names::LISTENERS, |key: ListenerKey, bits: u32| {
                 let value = json!({
                     "defers": bits & listener::DEFERS != 0, "blocks": bits & listener::BLOCKS != 0,

@@ -1,0 +1,1 @@
+//! Queries over loopback, without any privilege.
