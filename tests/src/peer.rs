@@ -10,6 +10,7 @@ mod bookinfo;
 mod echo;
 mod hold_lab;
 mod http_client;
+mod names;
 mod stamp;
 mod stream_client;
 mod stream_server;
@@ -38,6 +39,10 @@ enum Role {
     StreamServer(stream_server::Arguments),
     /// Connects to a stream server; the same checks
     StreamClient(stream_client::Arguments),
+    /// Answers queries for names, by UDP and TCP, and prints them
+    NameServer(names::NameServerArguments),
+    /// Asks for a name
+    Resolve(names::ResolveArguments),
     /// Outside of any pod: makes a lab with one busy pod and holds it until it is killed
     HoldLab(hold_lab::Arguments),
 }
@@ -51,6 +56,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::Upgrade(arguments) => block_on(upgrade::run(arguments)),
         Role::StreamServer(arguments) => stream_server::run(&arguments),
         Role::StreamClient(arguments) => stream_client::run(&arguments),
+        Role::NameServer(arguments) => names::serve(arguments),
+        Role::Resolve(arguments) => names::resolve(&arguments),
         Role::HoldLab(arguments) => hold_lab::run(&arguments),
     }
 }

@@ -1,8 +1,14 @@
 //! Queries over UDP.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
-use tokio::{net::UdpSocket, sync::OwnedSemaphorePermit};
+use tokio::{io::Interest, net::UdpSocket, sync::OwnedSemaphorePermit};
 
 use super::{
     Shared,
@@ -32,7 +38,7 @@ pub async fn serve(pod: Rc<Pod>, slot: u32, socket: Rc<UdpSocket>) {
             Err(error) => Err(error),
         };
         match received {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
                 tracing::warn!(pod = %pod.sockets.pod, %error, "receiving queries, trying again");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -102,7 +108,16 @@ async fn exchange(pod: &Pod, slot: u32, query: &[u8]) -> io::Result<Vec<u8>> {
     socket.send(query).await?;
     let id = &query[..query.len().min(2)];
     loop {
-        socket.readable().await?;
+        // That nobody listens there comes as an error alone.
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_error() {
+            let error =
+                || Err::<(), _>(socket.take_error()?.unwrap_or(ErrorKind::WouldBlock.into()));
+            match socket.try_io(Interest::ERROR, error) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+        }
         let received: io::Result<_> = BUFFER.with_borrow_mut(|buffer| {
             let length = socket.try_recv(buffer)?;
             let answer = &buffer[..length];
@@ -111,7 +126,7 @@ async fn exchange(pod: &Pod, slot: u32, query: &[u8]) -> io::Result<Vec<u8>> {
         match received {
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
