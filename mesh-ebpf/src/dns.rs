@@ -6,9 +6,9 @@
 //!
 //! Reads workloads, frontends, settings, the socket's record; reads and writes nameservers.
 //! Fails open: without an agent, or where anything is missing, the query goes untouched.
-//! Minimum kernel 5.14: `bpf_get_netns_cookie` in sock_addr programs (commit f318903c0bf4 of 5.7 for
-//! the first of them). `udp_sendmsg` runs the program for destinations that a call names, connected
-//! sockets have theirs from connect(2):
+//! Minimum kernel: as `connect4`, nothing here is newer (recvmsg4 is of 5.2, commit 983695fa6765).
+//! `udp_sendmsg` runs sendmsg4 for destinations that a call names; connected sockets have theirs from
+//! connect(2):
 //! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/udp.c>.
 
 use aya_ebpf::{

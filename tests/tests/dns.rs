@@ -65,7 +65,15 @@ impl Scene {
         self.ask(&[name, "--how", how, "--server", &server])
     }
 
-    /// Queries of these names that reached the resolver.
+    /// Queries for a name that reached the resolver, once there are `count`.
+    fn heard_until(&self, name: &str, count: usize) -> Result<Vec<Value>> {
+        eventually_some(DEADLINE, || {
+            Some(self.heard(name)).filter(|heard| heard.len() >= count)
+        })
+        .with_context(|| format!("{name}: {count} were sent, heard: {:?}", self.heard(name)))
+    }
+
+    /// Queries for a name that the resolver is known to have heard by now.
     fn heard(&self, name: &str) -> Vec<Value> {
         let lines = self.resolving.stdout();
         let lines = lines
@@ -189,6 +197,8 @@ fn other_names_reach_the_pods_own_resolver_and_no_byte_is_changed() -> Result<()
     let scene = Scene::new("dns-outside")?;
     let library = scene.ask(&[&format!("{OUTSIDE}.")])?;
     assert_eq!(library["addresses"], json!([OUTSIDE_ADDRESS]), "{library}");
+    // A and AAAA.
+    scene.heard_until(OUTSIDE, 2)?;
     let before = scene.queries("forwarded")?;
     for how in WAYS {
         let server = scene.resolver.address().to_string();
@@ -196,7 +206,7 @@ fn other_names_reach_the_pods_own_resolver_and_no_byte_is_changed() -> Result<()
             let earlier = scene.heard(name).len();
             let answer = scene.ask(&[name, "--how", how, "--server", &server, "--edns"])?;
             assert_eq!(answer["code"], json!(code), "{how}: {answer}");
-            let heard = scene.heard(name).split_off(earlier);
+            let heard = scene.heard_until(name, earlier + 1)?.split_off(earlier);
             let [heard] = heard.as_slice() else {
                 panic!("{how}: {name} was heard as {heard:?}");
             };
@@ -388,7 +398,7 @@ fn the_agents_own_queries_are_not_caught() -> Result<()> {
             "{how}: {answer}"
         );
     }
-    assert_eq!(scene.heard(OUTSIDE).len(), WAYS.len());
+    assert_eq!(scene.heard_until(OUTSIDE, WAYS.len())?.len(), WAYS.len());
     Ok(())
 }
 
