@@ -129,8 +129,7 @@ fn is_denied(address: Ipv4Be, protocol: u16) -> bool {
         protocol,
     };
     // SAFETY: user space replaces values whole.
-    unsafe { FRONTENDS.get(&key) }
-        .is_some_and(|frontend| frontend.verdict == Verdict::Deny as u32)
+    unsafe { FRONTENDS.get(&key) }.is_some_and(|frontend| frontend.verdict == Verdict::Deny as u32)
 }
 
 /// The slot of a name server; a new one where it has none. None: the pod has dialled too many.

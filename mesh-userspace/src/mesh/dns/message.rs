@@ -1,7 +1,5 @@
 //! DNS messages (RFC 1035, EDNS by RFC 6891): which are answered, and the answers' bytes.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use domain::{
     base::{
         Message, MessageBuilder, Question, Rtype, StaticCompressor, Ttl,
@@ -28,6 +26,9 @@ const OPT_LENGTH: usize = 11;
 
 /// A message's header, in bytes.
 const HEADER: usize = 12;
+
+/// In the header's third byte: it is an answer.
+const RESPONSE: u8 = 0x80;
 
 /// How a query came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,7 @@ fn answer(
 /// The queried name in lower case; None where it has characters that no Service's name has.
 fn text_of(question: &Ask<'_>) -> Option<String> {
     let mut text = String::new();
-    for label in question.qname().iter() {
+    for label in question.qname() {
         if label.is_root() {
             break;
         }
@@ -138,12 +139,14 @@ fn write(
     // Another first address for each query: most clients take the first.
     let turn = usize::from(query.header().id());
     let records = match question.qtype() {
-        Rtype::A => push(&mut answers, question, turned(&addresses.v4, turn).map(a)),
-        Rtype::AAAA => push(
-            &mut answers,
-            question,
-            turned(&addresses.v6, turn).map(aaaa),
-        ),
+        Rtype::A => {
+            let data = turned(&addresses.v4, turn).map(|address| A::new(*address));
+            push(&mut answers, question, data)
+        }
+        Rtype::AAAA => {
+            let data = turned(&addresses.v6, turn).map(|address| Aaaa::new(*address));
+            push(&mut answers, question, data)
+        }
         _ => Ok(()),
     };
     if records.is_err() {
@@ -159,14 +162,6 @@ fn write(
         })?;
     }
     Ok(additional.finish().into_target())
-}
-
-fn a(address: &Ipv4Addr) -> A {
-    A::new(*address)
-}
-
-fn aaaa(address: &Ipv6Addr) -> Aaaa {
-    Aaaa::new(*address)
 }
 
 fn turned<T>(all: &[T], turn: usize) -> impl Iterator<Item = &T> {
@@ -204,6 +199,5 @@ pub fn is_query(bytes: &[u8]) -> bool {
     let [_, _, flags, _, 0, 1, ..] = *bytes else {
         return false;
     };
-    const RESPONSE: u8 = 0x80;
     bytes.len() >= HEADER && flags & RESPONSE == 0
 }

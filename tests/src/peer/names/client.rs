@@ -79,15 +79,15 @@ impl Arguments {
         Ok((*server, 53).into())
     }
 
-    fn patience(&self) -> Option<Duration> {
-        Some(Duration::from_millis(self.timeout_ms))
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
     }
 }
 
 /// One socket, all servers; the answers in the servers' order.
 fn sendto(arguments: &Arguments) -> Result<Vec<Result<Value>>> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(arguments.patience())?;
+    socket.set_read_timeout(Some(arguments.patience()))?;
     let queries: Vec<Vec<u8>> = (1..=arguments.servers.len() as u16)
         .map(|number| arguments.query(number))
         .collect();
@@ -99,7 +99,7 @@ fn sendto(arguments: &Arguments) -> Result<Vec<Result<Value>>> {
         .map(|_| Err(anyhow::anyhow!("no answer")))
         .collect();
     for _ in &queries {
-        let mut buffer = [0; 65535];
+        let mut buffer = [0; 4096];
         let (length, source) = socket.recv_from(&mut buffer)?;
         let which = usize::from(u16::from_be_bytes([buffer[0], buffer[1]]) - 1);
         let mut answer = describe(&queries[which], &buffer[..length])?;
@@ -112,10 +112,10 @@ fn sendto(arguments: &Arguments) -> Result<Vec<Result<Value>>> {
 fn connected(arguments: &Arguments) -> Result<Value> {
     let socket = unbound()?;
     socket.connect(arguments.server()?)?;
-    socket.set_read_timeout(arguments.patience())?;
+    socket.set_read_timeout(Some(arguments.patience()))?;
     let query = arguments.query(0x4242);
     socket.send(&query)?;
-    let mut buffer = [0; 65535];
+    let mut buffer = [0; 4096];
     let (length, source) = socket.recv_from(&mut buffer)?;
     let mut answer = describe(&query, &buffer[..length])?;
     answer["source"] = json!(source);
@@ -132,7 +132,7 @@ fn unbound() -> Result<UdpSocket> {
 
 fn tcp(arguments: &Arguments) -> Result<Value> {
     let mut stream = TcpStream::connect(arguments.server()?)?;
-    stream.set_read_timeout(arguments.patience())?;
+    stream.set_read_timeout(Some(arguments.patience()))?;
     let query = arguments.query(0x4343);
     let length = (query.len() as u16).to_be_bytes();
     stream.write_all(&[&length[..], &query].concat())?;

@@ -40,7 +40,7 @@ pub(in super::super) fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn datagrams(socket: &UdpSocket, names: &Names) -> Result<()> {
-    let mut buffer = [0; 65535];
+    let mut buffer = [0; 4096];
     loop {
         let (length, client) = socket.recv_from(&mut buffer)?;
         if let Ok(answer) = respond("udp", client, &buffer[..length], names) {
