@@ -436,7 +436,7 @@ mod tests {
         let gone = uninstall(&pins);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
-        assert_eq!(first.len(), 6);
+        assert_eq!(first.len(), ON_CGROUP.len() + 2);
         assert!(
             first
                 .iter()
