@@ -8,6 +8,7 @@
 
 pub mod caveat;
 pub mod connection;
+pub mod dns;
 pub mod executable;
 mod ip;
 pub mod names;

@@ -4,6 +4,7 @@
 //! | file | hook |
 //! |---|---|
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
+//! | [`dns`] | its part for names, `cgroup/sendmsg4`, `cgroup/recvmsg4`: queries to the agent |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
@@ -22,6 +23,7 @@
 mod accounting;
 mod caveats;
 mod connect;
+mod dns;
 mod dump;
 mod join;
 mod kernel;

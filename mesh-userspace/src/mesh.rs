@@ -3,6 +3,7 @@
 //! No I/O at all: the proxy, `explain`, `analyze` and the tests call the same functions.
 
 pub mod analyze;
+pub mod dns;
 pub mod dump;
 pub mod explain;
 pub mod model;
