@@ -9,6 +9,7 @@
 pub mod access;
 pub mod caveat;
 pub mod connection;
+pub mod dns;
 pub mod executable;
 mod ip;
 pub mod names;

@@ -38,6 +38,8 @@ pub const TRAFFIC: &str = "traffic";
 pub const EVENTS: &str = "events";
 /// 0 → [`crate::settings::Settings`].
 pub const SETTINGS: &str = "settings";
+/// [`crate::dns::NameserverKey`] → [`crate::Ipv4Be`].
+pub const NAMESERVERS: &str = "nameservers";
 /// [`NameKey`] → [`Name`].
 pub const NAMES: &str = "names";
 
@@ -53,6 +55,10 @@ pub mod programs {
     pub const GETPEERNAME4: &str = "getpeername4";
     /// `cgroup/getpeername6`.
     pub const GETPEERNAME6: &str = "getpeername6";
+    /// `cgroup/sendmsg4`.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// `cgroup/recvmsg4`.
+    pub const RECVMSG4: &str = "recvmsg4";
     /// `cgroup/setsockopt`.
     pub const SETSOCKOPT: &str = "setsockopt";
     /// `sockops`.

@@ -16,6 +16,10 @@ pub struct Workload {
     pub listener: PortBe,
     /// The same on `::1`.
     pub listener6: PortBe,
+    /// The agent's listeners for names, see [`crate::dns`]; 0 where there are none.
+    pub dns: PortBe,
+    /// Explicit.
+    pub reserved: u16,
     /// See [`flags`].
     pub flags: u32,
 }
@@ -148,7 +152,7 @@ pub struct ExcludedPort {
 }
 
 crate::assert_layout!(
-    Workload = 44,
+    Workload = 48,
     FrontendKey = 20,
     Frontend = 16,
     EndpointKey = 8,

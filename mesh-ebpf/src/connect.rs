@@ -27,13 +27,13 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
-    access, caveats,
+    access, caveats, dns,
     kernel::{self, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
     reuse,
 };
 
-mod family;
+pub mod family;
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -54,6 +54,9 @@ enum Refusal {
 /// See the module.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
+    if dns::catch_connect(&ctx) {
+        return ALLOW;
+    }
     match try_connect::<V4>(&ctx) {
         Ok(()) => ALLOW,
         Err(refusal) => refuse(refusal),
@@ -254,8 +257,9 @@ fn verdict(listener: PortBe, workload: &Workload, frontend: &Frontend) -> Result
     Ok(Verdict::Direct)
 }
 
+/// Whether its heartbeat is young enough.
 #[inline(always)]
-fn agent_lives() -> bool {
+pub fn agent_lives() -> bool {
     let Some(settings) = SETTINGS.get(0) else {
         return false;
     };
@@ -333,7 +337,7 @@ fn slot_of(frontend: &Frontend) -> Option<Target> {
 /// The agent listens on loopback, where nobody outside the pod reaches it. Without this the
 /// application's own address would be loopback's, and `getsockname` would tell.
 #[inline(always)]
-fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address: IpBe) {
+pub fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address: IpBe) {
     // SAFETY: the context and its socket are the program's own.
     unsafe {
         if !address.is_none() && !F::is_bound(sk) {
@@ -345,6 +349,7 @@ fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address: IpB
 /// Gives back the address that was dialled.
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    dns::give_back(&ctx);
     give_back::<V4>(&ctx);
     ALLOW
 }

@@ -28,6 +28,9 @@ pub const NOEXIST: u64 = 1;
 /// `IPPROTO_TCP`.
 pub const TCP: u16 = 6;
 
+/// `IPPROTO_UDP`.
+pub const UDP: u16 = 17;
+
 /// `AF_INET`.
 pub const AF_INET: u32 = 2;
 

@@ -6,6 +6,7 @@
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
 //! | [`ingress`] | `cgroup_skb/ingress`: a SYN to an enrolled pod is let in, or not |
 //! | [`access`] | its and `connect`'s part: who may connect to whom |
+//! | [`dns`] | its part for names, `cgroup/sendmsg4`, `cgroup/recvmsg4`: queries to the agent |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
@@ -25,6 +26,7 @@ mod access;
 mod accounting;
 mod caveats;
 mod connect;
+mod dns;
 mod dump;
 mod ingress;
 mod join;

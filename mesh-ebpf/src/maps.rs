@@ -6,9 +6,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_common::{
-    IpBe,
+    IpBe, Ipv4Be,
     access::{Access, DenialKey, PortAccess, PortKey, SourceAccess, SourceKey},
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
+    dns::NameserverKey,
     executable::Executable,
     names::{Name, NameKey},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
@@ -68,6 +69,10 @@ pub static LISTENERS: HashMap<ListenerKey, u32, 16384, GROWS> = HashMap::new();
 /// The oldest give way: connections that the agent has not accepted in 16384 others' time.
 #[btf_map(name = "origins")]
 pub static ORIGINS: LruHashMap<OriginKey, Origin, 16384> = LruHashMap::new();
+
+/// [`mesh_common::dns::SLOTS`] for each pod.
+#[btf_map(name = "nameservers")]
+pub static NAMESERVERS: HashMap<NameserverKey, Ipv4Be, 16384, GROWS> = HashMap::new();
 
 #[btf_map(name = "traffic")]
 pub static TRAFFIC: HashMap<TrafficKey, Traffic, 65536, GROWS> = HashMap::new();

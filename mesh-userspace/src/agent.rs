@@ -5,6 +5,7 @@
 //! | main | signals and the admin server |
 //! | control | configuration → snapshot → pods → kernel ([`control`]) |
 //! | worker-N | connections (`proxy`) |
+//! | dns | pods' queries for names (`dns`) |
 //! | heartbeat | tells the programs that the agent lives |
 
 mod control;
@@ -24,10 +25,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     admin::{AdminError, Server},
     cli::{
-        agent_args::{RunArgs, Source, UninstallArgs, UsageError},
+        agent_args::{RunArgs, Source, Switch, UninstallArgs, UsageError},
         exit::ExitStatus,
     },
     config::{FolderError, FolderSource},
+    dns::{Dns, PodNetwork},
     kernel::{
         loader::LoadError,
         node::{self, Kernel, KernelOptions},
@@ -183,14 +185,22 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         };
         let proxy = Proxy::start(&config, &snapshot, &interception, &telemetry)?;
         let proxy = Arc::new(proxy);
+        let dns = start_dns(args.dns, &snapshot, &kernel)?;
         let state = Arc::new(AgentState::new(
             node,
             Arc::clone(&kernel),
             telemetry,
             Arc::clone(&snapshot),
+            dns.clone(),
         ));
         let control = control
-            .start(initial, kernel, Arc::clone(&proxy), Arc::clone(&state))
+            .start(
+                initial,
+                kernel,
+                Arc::clone(&proxy),
+                Arc::clone(&state),
+                dns.clone(),
+            )
             .map_err(system("starting the control thread"))?;
 
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -203,11 +213,27 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         tracing::info!(signal, "stopping: requests under way are finished");
         // New connections get their failure policy before the first listener goes.
         control.stop().await;
+        if let Some(dns) = dns {
+            dns.drain().await;
+        }
         proxy.drain().await;
         let _ = stop.send(());
         let _ = serving.await;
         Ok(())
     })
+}
+
+fn start_dns(
+    wanted: Switch,
+    snapshot: &Arc<ArcSwap<Snapshot>>,
+    kernel: &Arc<Kernel>,
+) -> Result<Option<Arc<Dns>>, AgentError> {
+    if wanted == Switch::Off {
+        return Ok(None);
+    }
+    let network: Arc<dyn PodNetwork> = Arc::new(KernelInterception::new(Arc::clone(kernel)));
+    let dns = Dns::start(snapshot, &network).map_err(system("starting the thread for names"))?;
+    Ok(Some(Arc::new(dns)))
 }
 
 async fn wait_for_signal() -> std::io::Result<&'static str> {

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod dns;
 pub mod kernel;
 pub mod mesh;
 pub mod proxy;

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod analyze;
+pub mod dns;
 pub mod dump;
 pub mod explain;
 pub mod model;

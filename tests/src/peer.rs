@@ -10,6 +10,7 @@ mod bookinfo;
 mod echo;
 mod hold_lab;
 mod http_client;
+mod names;
 mod puppet;
 mod stamp;
 mod stream_client;
@@ -41,6 +42,10 @@ enum Role {
     StreamClient(stream_client::Arguments),
     /// Does to sockets what standard input says, line by line, and prints what came of it
     Puppet(puppet::Arguments),
+    /// Answers queries for names, by UDP and TCP, and prints them
+    NameServer(names::NameServerArguments),
+    /// Asks for a name
+    Resolve(names::ResolveArguments),
     /// Outside of any pod: makes a lab with one busy pod and holds it until it is killed
     HoldLab(hold_lab::Arguments),
 }
@@ -55,6 +60,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::StreamServer(arguments) => stream_server::run(&arguments),
         Role::StreamClient(arguments) => stream_client::run(&arguments),
         Role::Puppet(arguments) => puppet::run(&arguments),
+        Role::NameServer(arguments) => names::serve(arguments),
+        Role::Resolve(arguments) => names::resolve(&arguments),
         Role::HoldLab(arguments) => hold_lab::run(&arguments),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
@@ -49,6 +49,8 @@ struct Inner {
     netns: String,
     cgroup: PathBuf,
     hosts: PathBuf,
+    /// What its processes see as `/etc/hosts` and `/etc/resolv.conf`, once it asks for names.
+    resolving: Mutex<Option<(PathBuf, PathBuf)>>,
     daemons: Mutex<Vec<Process>>,
 }
 
@@ -114,6 +116,7 @@ impl Pod {
                 netns,
                 cgroup,
                 hosts,
+                resolving: Mutex::default(),
                 daemons: Mutex::default(),
             }),
         }
@@ -162,6 +165,32 @@ impl Pod {
     /// The file that its processes see as `/etc/hosts`.
     pub fn hosts(&self) -> &Path {
         &self.inner.hosts
+    }
+
+    /// From now on its processes find no name in `/etc/hosts`, and ask these for it, as Kubernetes
+    /// writes it to a pod's `/etc/resolv.conf`.
+    pub fn resolve_by(&self, nameservers: &[Ipv4Addr]) -> Result<()> {
+        let namespace = &self.inner.spec.namespace;
+        let mut text = format!(
+            "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+        );
+        for nameserver in nameservers {
+            let _ = writeln!(text, "nameserver {nameserver}");
+        }
+        let file = |name: &str, text: &str| -> Result<PathBuf> {
+            let path = self
+                .inner
+                .hosts
+                .with_file_name(format!("{name}.{}", self.inner.netns));
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            Ok(path)
+        };
+        let files = (
+            file("hosts", "127.0.0.1 localhost\n")?,
+            file("resolv", &text)?,
+        );
+        *self.resolving() = Some(files);
+        Ok(())
     }
 
     /// Starts `command` in the pod. What the handle's owner drops is killed.
@@ -243,7 +272,19 @@ impl Pod {
     }
 
     pub(crate) fn jail(&self) -> Result<Jail> {
-        open_jail(&self.inner.cgroup, &self.inner.netns, &self.inner.hosts)
+        let mut jail = open_jail(&self.inner.cgroup, &self.inner.netns, &self.inner.hosts)?;
+        if let Some((hosts, resolv)) = &*self.resolving() {
+            jail.files = vec![
+                (c_string(hosts)?, c"/etc/hosts".to_owned()),
+                (c_string(resolv)?, c"/etc/resolv.conf".to_owned()),
+            ];
+        }
+        Ok(jail)
+    }
+
+    fn resolving(&self) -> std::sync::MutexGuard<'_, Option<(PathBuf, PathBuf)>> {
+        let resolving = &self.inner.resolving;
+        resolving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn daemons(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {

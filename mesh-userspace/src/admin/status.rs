@@ -26,6 +26,8 @@ pub struct Status {
     pub pods: Vec<EnrolledPod>,
     /// Whether bytes go from socket to socket.
     pub acceleration: AccelerationStatus,
+    /// Whether pods' queries for the mesh's names are answered.
+    pub dns: bool,
     /// The eBPF programs that are attached.
     pub programs: Vec<AttachedProgram>,
     /// The documents of the configuration, counted by what became of them.
@@ -60,6 +62,9 @@ pub struct EnrolledPod {
     /// The agent's listener in that namespace; absent until it is bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<SocketAddr>,
+    /// The agent's first listener for names there; absent where names are the pod's own resolver's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<SocketAddr>,
 }
 
 /// Whether bytes go from socket to socket, and why.

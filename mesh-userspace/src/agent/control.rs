@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     config::{self, FolderError, FolderSource, Outcome, SourceFile, Store, model::State},
+    dns::Dns,
     kernel::node::Kernel,
     mesh::{analyze, model::Snapshot, resolve::BuildOptions},
     proxy::Proxy,
@@ -105,6 +106,7 @@ impl Control {
         kernel: Arc<Kernel>,
         proxy: Arc<Proxy>,
         state: Arc<AgentState>,
+        dns: Option<Arc<Dns>>,
     ) -> io::Result<ControlThread> {
         let (messages, inbox) = mpsc::channel();
         let Self {
@@ -120,7 +122,7 @@ impl Control {
                 domain: domain.to_owned(),
                 version: 0,
             },
-            pods: Pods::default(),
+            pods: Pods::new(dns),
             kernel,
             proxy,
             state,

@@ -14,6 +14,7 @@ use mesh_common::{
 };
 
 use crate::{
+    dns::DnsCounters,
     kernel::{maps::place_name, node::Kernel, tables::verdict_name},
     mesh::model::{Snapshot, WorkloadLabels},
     telemetry::{self, Peers, ResponseFlags, ServiceLabels, TcpKey, TcpTotals, Telemetry},
@@ -33,15 +34,21 @@ struct Known {
 pub struct Counters {
     kernel: Arc<Kernel>,
     telemetry: Arc<Telemetry>,
+    dns: Option<Arc<DnsCounters>>,
     known: Mutex<Known>,
 }
 
 impl Counters {
     /// Of these maps, into this telemetry.
-    pub fn new(kernel: Arc<Kernel>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        kernel: Arc<Kernel>,
+        telemetry: Arc<Telemetry>,
+        dns: Option<Arc<DnsCounters>>,
+    ) -> Self {
         Self {
             kernel,
             telemetry,
+            dns,
             known: Mutex::default(),
         }
     }
@@ -70,6 +77,9 @@ impl Counters {
         render_ways(&totals, &mut out, openmetrics);
         self.render_events(&mut out, openmetrics);
         self.render_denials(&mut out, openmetrics);
+        if let Some(dns) = &self.dns {
+            dns.render(&mut out, openmetrics);
+        }
         if openmetrics {
             out.push_str("# EOF\n");
         }

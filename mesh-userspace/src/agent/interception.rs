@@ -1,10 +1,15 @@
-//! What the proxy needs of the kernel.
+//! What the proxy and the names need of the kernel.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use socket2::Socket;
 
 use crate::{
+    dns::PodNetwork,
     kernel::{netns::Netns, node::Kernel},
     proxy::interception::{Interception, PodSockets},
 };
@@ -31,11 +36,29 @@ impl Interception for KernelInterception {
     }
 
     fn upstream_socket(&self, pod: &PodSockets, destination: &SocketAddr) -> io::Result<Socket> {
-        let netns = pod
-            .handle
-            .as_deref()
-            .and_then(|handle| handle.downcast_ref::<Netns>())
-            .ok_or_else(|| io::Error::other(format!("pod {} has no network namespace", pod.pod)))?;
+        let netns = netns_of(pod)?;
         self.kernel.upstream_socket(netns, destination)
     }
+}
+
+impl PodNetwork for KernelInterception {
+    fn nameserver(&self, pod: &PodSockets, slot: u32) -> io::Result<Option<Ipv4Addr>> {
+        self.kernel.nameserver(pod.cookie, slot)
+    }
+
+    fn datagram_socket(&self, pod: &PodSockets) -> io::Result<Socket> {
+        self.kernel.datagram_socket(netns_of(pod)?)
+    }
+
+    fn stream_socket(&self, pod: &PodSockets) -> io::Result<Socket> {
+        let family = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        self.kernel.upstream_socket(netns_of(pod)?, &family)
+    }
+}
+
+fn netns_of(pod: &PodSockets) -> io::Result<&Netns> {
+    pod.handle
+        .as_deref()
+        .and_then(|handle| handle.downcast_ref())
+        .ok_or_else(|| io::Error::other(format!("pod {} has no network namespace", pod.pod)))
 }

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     config::model::{ObjectName, PodPlace},
+    dns::Dns,
     kernel::{compile::Enrolled, netns::Netns, node::Kernel},
     mesh::model::{Snapshot, Workload},
     proxy::{Proxy, interception::PodSockets},
@@ -19,11 +20,14 @@ struct EnrolledPod {
     netns: Arc<Netns>,
     listener: u16,
     listener6: u16,
+    /// 0 where names are the pod's own resolver's.
+    dns: u16,
 }
 
 /// All local pods.
 #[derive(Default)]
 pub struct Pods {
+    dns: Option<Arc<Dns>>,
     enrolled: BTreeMap<ObjectName, EnrolledPod>,
     /// Why the others are not.
     failed: BTreeMap<ObjectName, String>,
@@ -37,9 +41,19 @@ pub struct PodRow {
     pub netns: String,
     /// The agent's listener, on 127.0.0.1 inside.
     pub listener: u16,
+    /// The agent's listeners for names; 0 where there are none.
+    pub dns: u16,
 }
 
 impl Pods {
+    /// None yet; names are answered by `dns`, where there is one.
+    pub fn new(dns: Option<Arc<Dns>>) -> Self {
+        Self {
+            dns,
+            ..Self::default()
+        }
+    }
+
     /// Enrols what is new or has come back, lets go of what is gone. True: something changed.
     pub fn reconcile(&mut self, snapshot: &Snapshot, proxy: &Proxy, kernel: &Kernel) -> bool {
         let local: HashMap<&ObjectName, &Workload> = snapshot
@@ -60,6 +74,9 @@ impl Pods {
             .collect();
         for name in gone {
             proxy.remove_pod(&name);
+            if let Some(dns) = &self.dns {
+                dns.remove_pod(&name);
+            }
             if let Some(pod) = self.enrolled.remove(&name)
                 && let Err(error) = kernel.forget_listeners(pod.netns.cookie())
             {
@@ -73,7 +90,7 @@ impl Pods {
             if self.enrolled.contains_key(name) {
                 continue;
             }
-            match enrol(workload, proxy) {
+            match enrol(workload, proxy, self.dns.as_deref()) {
                 Ok(pod) => {
                     tracing::info!(pod = %name, netns = %pod.netns.path().display(), "enrolled");
                     self.failed.remove(name);
@@ -104,6 +121,7 @@ impl Pods {
             netns: pod.netns.cookie(),
             listener: pod.listener,
             listener6: pod.listener6,
+            dns: pod.dns,
         };
         self.enrolled
             .iter()
@@ -128,6 +146,7 @@ impl Pods {
             name: name.clone(),
             netns: pod.netns.path().display().to_string(),
             listener: pod.listener,
+            dns: pod.dns,
         };
         self.enrolled.iter().map(row).collect()
     }
@@ -148,7 +167,7 @@ fn netns_of(workload: &Workload) -> Option<&Path> {
     }
 }
 
-fn enrol(workload: &Workload, proxy: &Proxy) -> Result<EnrolledPod, String> {
+fn enrol(workload: &Workload, proxy: &Proxy, dns: Option<&Dns>) -> Result<EnrolledPod, String> {
     let Some(path) = netns_of(workload) else {
         return Err(match &workload.place {
             Some(PodPlace::Cgroup(_)) => {
@@ -178,10 +197,12 @@ fn enrol(workload: &Workload, proxy: &Proxy) -> Result<EnrolledPod, String> {
     proxy
         .add_pod(&sockets, &workload.name, listeners)
         .map_err(|error| error.to_string())?;
+    let dns = dns.map_or(0, |dns| listen_for_names(dns, &netns, &sockets));
     Ok(EnrolledPod {
         netns,
         listener,
         listener6,
+        dns,
     })
 }
 
@@ -191,4 +212,18 @@ fn port_of(listeners: &[TcpListener]) -> u16 {
         .first()
         .and_then(|listener| listener.local_addr().ok())
         .map_or(0, |address| address.port())
+}
+
+/// The port; 0 where it cannot: the pod's own resolver does without.
+fn listen_for_names(dns: &Dns, netns: &Netns, pod: &PodSockets) -> u16 {
+    match netns.dns_sockets() {
+        Ok(listeners) => {
+            dns.add_pod(pod, listeners.slots);
+            listeners.port
+        }
+        Err(error) => {
+            tracing::warn!(pod = %pod.pod, %error, "names are left to the pod's own resolver");
+            0
+        }
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
         ConnectionRow, ConnectionWay, EnrolledPod, Status,
     },
     config::model::{Report, State},
+    dns::Dns,
     kernel::{
         connections::{Direction, LiveConnection},
         node::Kernel,
@@ -47,6 +48,8 @@ pub struct AgentState {
     started: Instant,
     kernel: Arc<Kernel>,
     counters: Counters,
+    /// Of names; absent where the pods' own resolvers have them.
+    dns: Option<Arc<Dns>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     reports: ArcSwap<Vec<Report>>,
     progress: Mutex<Progress>,
@@ -61,11 +64,17 @@ impl AgentState {
         kernel: Arc<Kernel>,
         telemetry: Arc<Telemetry>,
         snapshot: Arc<ArcSwap<Snapshot>>,
+        dns: Option<Arc<Dns>>,
     ) -> Self {
         Self {
             node,
             started: Instant::now(),
-            counters: Counters::new(Arc::clone(&kernel), telemetry),
+            counters: Counters::new(
+                Arc::clone(&kernel),
+                telemetry,
+                dns.as_ref().map(|dns| Arc::clone(dns.counters())),
+            ),
+            dns,
             kernel,
             snapshot,
             reports: ArcSwap::default(),
@@ -112,6 +121,7 @@ impl AgentState {
             name: pod.name.to_string(),
             netns: pod.netns,
             listener: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, pod.listener))),
+            dns: (pod.dns != 0).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, pod.dns))),
         });
         let mut progress = self.progress();
         progress.pods = rows.collect();
@@ -214,6 +224,7 @@ impl AdminState for AgentState {
                 },
                 reason: acceleration.reason,
             },
+            dns: self.dns.is_some(),
             programs: self
                 .kernel
                 .attached()

@@ -98,6 +98,15 @@ pub struct RunArgs {
         value_parser = values::map_capacity
     )]
     pub map_capacity: Vec<(String, u32)>,
+    /// Answer pods' queries for the mesh's names; off: their own resolvers do
+    #[arg(
+        long,
+        env = "MESH_DNS",
+        value_name = "WHEN",
+        default_value = "on",
+        value_enum
+    )]
+    pub dns: Switch,
     /// How the log on standard error is written
     #[arg(
         long,
@@ -132,6 +141,15 @@ pub struct UninstallArgs {
     /// Whose [default: host name]
     #[arg(long, env = "MESH_NODE_NAME", value_name = "NAME", value_parser = values::node_name)]
     pub node_name: Option<String>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Done.
+    On,
+    /// Not done.
+    Off,
 }
 
 /// How the log is written.

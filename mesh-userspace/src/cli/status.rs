@@ -1,5 +1,7 @@
 //! `meshctl status`: the agent at a glance.
 
+use std::net::SocketAddr;
+
 use super::{
     acceleration,
     client::Client,
@@ -46,6 +48,7 @@ fn render(answer: &StatusAnswer, colour: bool) -> String {
         acceleration::state_cell(status.acceleration.state),
     );
     line("", Cell::new(&status.acceleration.reason).tone(Tone::Faint));
+    line("dns", Cell::new(if status.dns { "on" } else { "off" }));
     let config = &status.config;
     let tone = if config.rejected > 0 {
         Tone::Bad
@@ -61,16 +64,18 @@ fn render(answer: &StatusAnswer, colour: bool) -> String {
         line("last error", Cell::new(error).tone(Tone::Bad));
     }
 
-    let mut pods = Table::new(["POD", "NETNS", "LISTENER"]);
+    let mut pods = Table::new(["POD", "NETNS", "LISTENER", "DNS"]);
     for pod in &status.pods {
-        let listener = pod
-            .listener
-            .map(|address| address.to_string())
-            .unwrap_or_default();
+        let shown = |address: Option<SocketAddr>| {
+            address
+                .map(|address| address.to_string())
+                .unwrap_or_default()
+        };
         pods.row([
             pod.name.as_str().into(),
             pod.netns.as_str().into(),
-            listener.into(),
+            shown(pod.listener).into(),
+            shown(pod.dns).into(),
         ]);
     }
     let mut programs = Table::new(["PROGRAM", "HOOK", "ID"]);

@@ -27,6 +27,8 @@ pub struct Enrolled {
     pub listener: u16,
     /// The same on `::1`.
     pub listener6: u16,
+    /// The agent's listeners for names inside; 0 where there are none.
+    pub dns: u16,
 }
 
 /// What stands at a frontend; the group that holds the endpoints is chosen when it is written.
@@ -175,6 +177,8 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
         address6: own(IpAddr::is_ipv6),
         listener: PortBe::new(pod.listener),
         listener6: PortBe::new(pod.listener6),
+        dns: PortBe::new(pod.dns),
+        reserved: 0,
         flags: bits,
     };
     tables.workloads.insert(pod.netns, entry);

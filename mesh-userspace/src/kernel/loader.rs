@@ -37,7 +37,7 @@ const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 7] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 9] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
     (
@@ -52,6 +52,8 @@ const ON_CGROUP: [(&str, bpf_attach_type); 7] = [
         programs::GETPEERNAME6,
         bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
     ),
+    (programs::RECVMSG4, bpf_attach_type::BPF_CGROUP_UDP4_RECVMSG),
+    (programs::SENDMSG4, bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
     (
         programs::CONNECT4,
         bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
@@ -94,7 +96,7 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 20] = [
+pub const MAPS: [&str; 21] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -111,6 +113,7 @@ pub const MAPS: [&str; 20] = [
     names::PEERS,
     names::LISTENERS,
     names::ORIGINS,
+    names::NAMESERVERS,
     names::TRAFFIC,
     names::EVENTS,
     names::SETTINGS,

@@ -11,9 +11,10 @@ use aya::{
     maps::{Array, LpmTrie, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray},
 };
 use mesh_common::{
-    IpBe, PortBe,
+    IpBe, Ipv4Be, PortBe,
     access::{Access, DenialKey, Place, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, listener},
+    dns::NameserverKey,
     executable::Executable,
     names::{self, Name, NameKey, NameKind},
     policy::{
@@ -207,6 +208,7 @@ impl PinnedMaps {
                     "workload": workload(w.id),
                     "address": own(w.address), "listener": w.listener.get(),
                     "address6": own(w.address6), "listener6": w.listener6.get(),
+                    "dns": w.dns.get(),
                     "acceleration": w.flags & flags::NO_ACCELERATION == 0,
                     "failClosed": w.flags & flags::FAIL_CLOSED != 0,
                 });
@@ -276,6 +278,11 @@ impl PinnedMaps {
                 });
                 (json!(at(key.address, key.port)), value)
             }),
+            names::NAMESERVERS => {
+                self.entries(names::NAMESERVERS, |key: NameserverKey, address: Ipv4Be| {
+                    (json!(format!("{}/{}", key.netns, key.slot)), json!(ip(IpBe::from_v4(address))))
+                })
+            }
             names::LISTENERS => self.entries(names::LISTENERS, |key: ListenerKey, bits: u32| {
                 let value = json!({
                     "defers": bits & listener::DEFERS != 0, "blocks": bits & listener::BLOCKS != 0,

@@ -1,5 +1,7 @@
 //! Network namespaces of pods: their cookies, and sockets made inside them.
 
+pub mod dns;
+
 use std::{
     fs::File,
     io,

@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
-    PortBe,
+    Ipv4Be, PortBe,
     access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
+    dns::NameserverKey,
     names::{self, NameKind},
     settings::Settings,
     traffic::{Traffic, TrafficKey},
@@ -22,7 +23,7 @@ use socket2::{Domain, Socket};
 use super::{
     access_maps::AccessMaps,
     cgroup,
-    compile::{self, Enrolled},
+    compile::{self, Enrolled, Tables},
     connections::{self, LiveConnection},
     cut::{self, Changed},
     ids::Ids,
@@ -72,6 +73,7 @@ pub struct Kernel {
     access: Mutex<AccessMaps>,
     settings: Mutex<Array<MapData, Settings>>,
     origins: Mutex<BpfMap<MapData, OriginKey, Origin>>,
+    nameservers: Mutex<BpfMap<MapData, NameserverKey, Ipv4Be>>,
     connections: Mutex<SkStorage<MapData, Connection>>,
     acceleration: Mutex<AccelerationState>,
 }
@@ -111,6 +113,8 @@ impl Kernel {
             maps::open_settings(&pins.map(names::SETTINGS)).map_err(unreadable(names::SETTINGS))?;
         let origins = super::tables::open(names::ORIGINS, &pins.map(names::ORIGINS))
             .map_err(|error| table_error(&error))?;
+        let nameservers = super::tables::open(names::NAMESERVERS, &pins.map(names::NAMESERVERS))
+            .map_err(|error| table_error(&error))?;
         let connections: SkStorage<MapData, Connection> =
             MapData::from_pin(pins.map(names::CONNECTIONS))
                 .and_then(Map::from_map_data)
@@ -124,6 +128,7 @@ impl Kernel {
             access: Mutex::new(access),
             settings: Mutex::new(settings),
             origins: Mutex::new(origins),
+            nameservers: Mutex::new(nameservers),
             connections: Mutex::new(connections),
             acceleration: Mutex::new(acceleration),
         };
@@ -155,6 +160,7 @@ impl Kernel {
     ) -> Result<(), TableError> {
         let (policy, ids) = &mut *locked(&self.policy);
         let tables = compile::compile(snapshot, enrolled, ids);
+        self.forget_nameservers(&tables);
         // Before the pods: nobody is enrolled without its policies.
         let access = locked(&self.access).apply(&tables.access);
         let rest = policy.apply(&tables, ids);
@@ -193,6 +199,20 @@ impl Kernel {
         map.iter()
             .map(|entry| entry.map_err(io::Error::other))
             .collect()
+    }
+
+    /// Those of pods that are gone, be it while no agent was there.
+    fn forget_nameservers(&self, tables: &Tables) {
+        let mut nameservers = locked(&self.nameservers);
+        let gone: Vec<NameserverKey> = nameservers
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| !tables.workloads.contains_key(&key.netns))
+            .collect();
+        for key in gone {
+            // Nobody else removes any.
+            let _ = nameservers.remove(&key);
+        }
     }
 
     /// Tells the programs that the agent lives; to be called once a second.
@@ -297,9 +317,27 @@ impl Kernel {
         Ok(Some(address))
     }
 
+    /// The name server that a slot of a pod stands for; None: the pod has dialled none there.
+    pub fn nameserver(&self, netns: u64, slot: u32) -> io::Result<Option<Ipv4Addr>> {
+        match locked(&self.nameservers).get(&NameserverKey::new(netns, slot), 0) {
+            Ok(address) => Ok(Some(address.octets().into())),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
     /// A non-blocking TCP socket in a pod's namespace that the programs let pass.
     pub fn upstream_socket(&self, netns: &Netns, destination: &SocketAddr) -> io::Result<Socket> {
-        let socket = netns.socket(Domain::for_address(*destination))?;
+        self.own(netns.socket(Domain::for_address(*destination))?)
+    }
+
+    /// A non-blocking UDP socket (IPv4) in a pod's namespace that the programs let pass.
+    pub fn datagram_socket(&self, netns: &Netns) -> io::Result<Socket> {
+        self.own(netns.datagram_socket()?)
+    }
+
+    /// Marks a socket as the agent's.
+    fn own(&self, socket: Socket) -> io::Result<Socket> {
         let own = Connection {
             role: Role::Agent as u32,
             ..Connection::default()

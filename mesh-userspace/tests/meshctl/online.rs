@@ -56,6 +56,7 @@ impl AdminState for Fake {
                 name: "default/productpage-v1".into(),
                 netns: "/run/netns/productpage".into(),
                 listener: Some(([127, 0, 0, 1], 15001).into()),
+                dns: Some(([127, 0, 0, 1], 15053).into()),
             }],
             acceleration: AccelerationStatus {
                 state: if on {
@@ -65,6 +66,7 @@ impl AdminState for Fake {
                 },
                 reason: "this kernel passed the self-test".into(),
             },
+            dns: true,
             programs: vec![AttachedProgram {
                 name: "connect4".into(),
                 hook: "cgroup/connect4".into(),

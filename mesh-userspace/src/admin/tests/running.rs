@@ -92,6 +92,7 @@ impl AdminState for Fake {
                 },
                 reason: "asked for".into(),
             },
+            dns: true,
             programs: Vec::new(),
             config: ConfigCounts::of(&self.reports()),
             last_config_error: None,

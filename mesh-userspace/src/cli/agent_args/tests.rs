@@ -46,6 +46,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(run.admin.to_string(), "127.0.0.1:15000");
     assert_eq!(run.bpffs, PathBuf::from("/sys/fs/bpf"));
     assert_eq!(run.acceleration, Acceleration::Auto);
+    assert_eq!(run.dns, Switch::On);
     assert_eq!(run.log_format, LogFormat::Text);
     assert_eq!(run.log_level, "info");
     assert!(run.workers.is_none() && run.cgroup.is_none() && !run.kubernetes);
