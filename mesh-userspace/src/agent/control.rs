@@ -230,6 +230,11 @@ impl Mesh {
         if let Err(error) = &written {
             tracing::error!(%error, "not everything could be written to the maps");
         }
+        // Before anybody can learn that the agent is ready: until the heartbeat's own thread runs, connections
+        // that need the agent would do without.
+        if let Err(error) = self.kernel.beat() {
+            tracing::error!(%error, "writing the heartbeat");
+        }
         // New connections are judged by the new policies from here on; now the old ones.
         match self.kernel.cut(&self.pods.namespaces(snapshot)) {
             Ok(0) => {}

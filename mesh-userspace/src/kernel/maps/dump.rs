@@ -1,0 +1,281 @@
+//! What is in a map, entry by entry, with numbers turned back into names.
+
+use std::net::{IpAddr, SocketAddr};
+
+use aya::{
+    Pod,
+    maps::{LpmTrie, Map, MapData},
+};
+use mesh_common::{
+    IpBe, Ipv4Be, PortBe,
+    access::{Access, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
+    connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer, listener},
+    dns::NameserverKey,
+    executable::Executable,
+    names::{self, Name, NameKey, NameKind},
+    policy::{
+        Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
+    },
+    traffic::{Traffic, TrafficKey},
+};
+use serde_json::{Value, json};
+
+use super::{Entries, MapsError, PinnedMaps, events, open_settings, place_name, unreadable};
+use crate::{
+    config::model::IpBlock,
+    kernel::{
+        caveats, connections,
+        ids::Ids,
+        tables::{self, verdict_name},
+    },
+};
+
+impl PinnedMaps {
+    /// Every entry of a map: key and value, with numbers turned back into names.
+    pub fn dump(&self, name: &str) -> Result<Entries, MapsError> {
+        let names = self.names()?;
+        let workload = |id| named(&names, NameKind::Workload, id);
+        let service = |id| named(&names, NameKind::Service, id);
+        let policy = |id| named(&names, NameKind::Policy, id);
+        match name {
+            names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
+                let value = json!({
+                    "workload": workload(w.id),
+                    "address": own(w.address), "listener": w.listener.get(),
+                    "address6": own(w.address6), "listener6": w.listener6.get(),
+                    "dns": w.dns.get(),
+                    "acceleration": w.flags & flags::NO_ACCELERATION == 0,
+                    "failClosed": w.flags & flags::FAIL_CLOSED != 0,
+                });
+                (json!(netns.to_string()), value)
+            }),
+            names::FRONTENDS => self.entries(names::FRONTENDS, |key: FrontendKey, f: Frontend| {
+                let value = json!({
+                    "service": service(f.service), "verdict": verdict_name(f.verdict),
+                    "group": f.group, "slots": f.slots,
+                });
+                (json!(at(key.address, key.port)), value)
+            }),
+            names::ENDPOINTS => self.entries(names::ENDPOINTS, |key: EndpointKey, e: Endpoint| {
+                let value = json!({
+                    "endpoint": at(e.address, e.port), "workload": workload(e.workload),
+                    "threshold": e.threshold, "alias": e.alias,
+                });
+                (json!(format!("{}/{}", key.group, key.slot)), value)
+            }),
+            names::LOCAL_PODS => self.entries(names::LOCAL_PODS, |key: IpBe, pod: LocalPod| {
+                let value = json!({
+                    "workload": workload(pod.workload), "netns": pod.netns.to_string(),
+                    "acceleration": pod.flags & flags::NO_ACCELERATION == 0,
+                });
+                (json!(ip(key)), value)
+            }),
+            names::EXCLUDED_PORTS => {
+                self.entries(names::EXCLUDED_PORTS, |key: ExcludedPort, _: u32| {
+                    (json!(format!("{}:{}", workload(key.workload), key.port.get())), json!(true))
+                })
+            }
+            names::EXECUTABLES => self.entries(names::EXECUTABLES, |key: Executable, _: u32| {
+                (json!(key.as_str()), json!(true))
+            }),
+            names::ACCESS => self.entries(names::ACCESS, |netns: u64, a: Access| {
+                (json!(netns.to_string()), json!({"workload": workload(a.workload), "set": a.set}))
+            }),
+            names::ACCESS_PORTS => self.entries(names::ACCESS_PORTS, |key: PortKey, p: PortAccess| {
+                let value = json!({"denied": p.denied != 0, "policy": policy(p.policy)});
+                (json!(format!("{}/{}:{}", key.set, key.table, key.port.get())), value)
+            }),
+            names::ACCESS_SOURCES => self.access_sources(&policy),
+            names::DENIALS => self.entries(names::DENIALS, |key: DenialKey, count: u64| {
+                let (from, to) = (workload(key.source), workload(key.destination));
+                let value = json!({
+                    "policy": policy(key.policy), "place": place_name(key.place), "count": count,
+                });
+                (json!(format!("{from}>{to}")), value)
+            }),
+            names::HANDSHAKES => self.entries(names::HANDSHAKES, |key: HandshakeKey, h: Handshake| {
+                let (client, server) =
+                    (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
+                let value = json!({
+                    "clientNetns": key.client_netns.to_string(),
+                    "serverNetns": key.server_netns.to_string(),
+                    "cookie": h.client.cookie.to_string(), "sent": h.sent, "received": h.received,
+                    "service": service(h.service), "way": verdict_name(h.way),
+                });
+                (json!(format!("{client}>{server}")), value)
+            }),
+            names::PEERS => self.entries(names::PEERS, |key: u64, peer: Peer| {
+                (json!(key.to_string()), json!(peer.cookie.to_string()))
+            }),
+            names::ORIGINS => self.entries(names::ORIGINS, |key: OriginKey, origin: Origin| {
+                let value = json!({
+                    "netns": key.netns.to_string(), "dialled": at(origin.address, origin.port),
+                });
+                (json!(at(key.address, key.port)), value)
+            }),
+            names::NAMESERVERS => {
+                self.entries(names::NAMESERVERS, |key: NameserverKey, address: Ipv4Be| {
+                    (json!(format!("{}/{}", key.netns, key.slot)), json!(ip(IpBe::from_v4(address))))
+                })
+            }
+            names::LISTENERS => self.entries(names::LISTENERS, |key: ListenerKey, bits: u32| {
+                let value = json!({
+                    "defers": bits & listener::DEFERS != 0, "blocks": bits & listener::BLOCKS != 0,
+                    "caveats": caveats::names(bits),
+                });
+                (json!(format!("{}:{}", key.netns, key.port.get())), value)
+            }),
+            names::TRAFFIC => self.entries(names::TRAFFIC, |key: TrafficKey, t: Traffic| {
+                let from_to = format!("{}>{}", workload(key.source), workload(key.destination));
+                let value = json!({
+                    "service": service(key.service), "way": verdict_name(key.way),
+                    "opened": t.opened, "closed": t.closed, "sent": t.sent, "received": t.received,
+                    "redirectedSent": t.redirected_sent, "redirectedReceived": t.redirected_received,
+                });
+                (json!(from_to), value)
+            }),
+            names::NAMES => self.entries(names::NAMES, |key: NameKey, name: Name| {
+                let kind = match key.kind {
+                    kind if kind == NameKind::Workload as u32 => "workload",
+                    kind if kind == NameKind::Policy as u32 => "policy",
+                    _ => "service",
+                };
+                (json!(format!("{kind}/{}", key.id)), json!(name.as_str()))
+            }),
+            names::SETTINGS => self.settings(),
+            names::EVENTS => self.events(),
+            names::CONNECTIONS => self.connections(&names),
+            names::SOCKETS => Ok(Vec::new()),
+            _ => Err(MapsError::UnknownMap {
+                name: name.to_owned(),
+                directory: self.directory.clone(),
+            }),
+        }
+    }
+
+    /// The value under a key, given as `dump` shows it.
+    pub fn get(&self, name: &str, key: &str) -> Result<Option<Value>, MapsError> {
+        let found = self
+            .dump(name)?
+            .into_iter()
+            .find(|(candidate, _)| match candidate {
+                Value::String(text) => text == key,
+                other => other
+                    .as_u64()
+                    .is_some_and(|number| key.parse() == Ok(number)),
+            });
+        Ok(found.map(|(_, value)| value))
+    }
+
+    fn names(&self) -> Result<Ids, MapsError> {
+        let path = self.pin(names::NAMES);
+        let map = tables::open::<NameKey, Name>(names::NAMES, &path).map_err(unreadable(&path))?;
+        Ok(Ids::from_entries(map.iter().filter_map(Result::ok)))
+    }
+
+    fn entries<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+        show: impl Fn(K, V) -> (Value, Value),
+    ) -> Result<Entries, MapsError> {
+        let path = self.pin(name);
+        let map = tables::open::<K, V>(name, &path).map_err(unreadable(&path))?;
+        // An entry that goes while the map is read is no error.
+        let mut entries: Entries = map
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(key, value)| show(key, value))
+            .collect();
+        entries.sort_by_cached_key(|(key, _)| key.to_string());
+        Ok(entries)
+    }
+
+    fn access_sources(&self, policy: &dyn Fn(u32) -> String) -> Result<Entries, MapsError> {
+        let path = self.pin(names::ACCESS_SOURCES);
+        let map: LpmTrie<MapData, SourceKey, SourceAccess> = MapData::from_pin(&path)
+            .and_then(Map::from_map_data)
+            .and_then(TryInto::try_into)
+            .map_err(unreadable(&path))?;
+        let mut entries: Entries = map
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(key, source)| {
+                let (length, data) = (key.prefix_len().saturating_sub(SET_BITS), key.data());
+                let block = u8::try_from(length)
+                    .ok()
+                    .and_then(|length| IpBlock::from_octets(data.address.octets(), length));
+                let block = block.map_or_else(|| "unknown".into(), |block| block.to_string());
+                let value = json!({
+                    "denied": source.denied != 0, "policy": policy(source.policy), "ports": source.ports,
+                });
+                (json!(format!("{} {block}", data.set)), value)
+            })
+            .collect();
+        entries.sort_by_cached_key(|(key, _)| key.to_string());
+        Ok(entries)
+    }
+
+    fn settings(&self) -> Result<Entries, MapsError> {
+        let path = self.pin(names::SETTINGS);
+        let settings = open_settings(&path)
+            .and_then(|map| map.get(&0, 0))
+            .map_err(unreadable(&path))?;
+        let value = json!({
+            "heartbeatNs": settings.heartbeat_ns, "acceleration": settings.acceleration != 0,
+        });
+        Ok(vec![(json!(0), value)])
+    }
+
+    fn events(&self) -> Result<Entries, MapsError> {
+        let path = self.pin(names::EVENTS);
+        let counts = events(&path).map_err(unreadable(&path))?;
+        Ok(counts
+            .into_iter()
+            .map(|(name, count)| (json!(name), json!(count)))
+            .collect())
+    }
+
+    fn connections(&self, names: &Ids) -> Result<Entries, MapsError> {
+        let path = self.directory.join("connections");
+        let records = connections::read(&path).map_err(|source| MapsError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(records
+            .iter()
+            .map(|record| {
+                let c = &record.connection;
+                let value = json!({
+                    "local": at(c.local_address, c.local_port),
+                    "remote": at(c.remote_address, c.remote_port),
+                    "dialled": at(c.dialled_address, c.dialled_port),
+                    "source": named(names, NameKind::Workload, c.source),
+                    "destination": named(names, NameKind::Workload, c.destination),
+                    "service": named(names, NameKind::Service, c.service),
+                    "way": verdict_name(c.way), "role": c.role, "peer": c.peer.to_string(),
+                    "sending": c.sending, "plain": connections::why(c.plain),
+                    "redirectedBytes": c.redirected_bytes, "redirectedMessages": c.redirected_messages,
+                    "tcpSent": record.tcp_sent, "tcpReceived": record.tcp_received, "state": record.state,
+                });
+                (json!(c.cookie.to_string()), value)
+            })
+            .collect())
+    }
+}
+
+fn named(names: &Ids, kind: NameKind, id: u32) -> String {
+    names.name(kind, id).unwrap_or("unknown").to_owned()
+}
+
+fn ip(address: IpBe) -> String {
+    IpAddr::from(address).to_string()
+}
+
+/// A pod's own address of a family that it may not have.
+fn own(address: IpBe) -> Option<String> {
+    (!address.is_none()).then(|| ip(address))
+}
+
+fn at(address: IpBe, port: PortBe) -> String {
+    SocketAddr::new(address.into(), port.get()).to_string()
+}
