@@ -156,13 +156,15 @@ fn better_by_tcp(record: &mut Connection, size: u32) -> Plain {
     Plain::No
 }
 
-/// Whether the reader has read all that took the detour. Each byte of it: what is under way, or in its
-/// queue, would be overtaken.
+/// Whether the reader has read all that took the detour, and no other thread waits inside a send with more of
+/// it: what is under way would be overtaken.
 #[inline(always)]
 fn caught_up(ctx: &SkMsgContext, record: &Connection) -> bool {
     // SAFETY: the context's own socket.
     let tcp = unsafe { TcpSock::of((*ctx.msg).__bindgen_anon_3.sk.cast()) };
-    tcp.is_some_and(|tcp| PeerRecord::of(record).has_read_up_to(tcp.write_seq()))
+    tcp.is_some_and(|tcp| {
+        PeerRecord::of(record).has_read_up_to(tcp.write_seq()) && Psock::of(tcp).calls() == 1
+    })
 }
 
 /// 1 where no other system call sends on this socket: whatever was redirected has arrived.
