@@ -194,7 +194,7 @@ fn status_shows_the_agent_its_pods_and_programs() {
         "node           node-1\n",
         "uptime         3 min 5 s\n",
         "ready          yes\n",
-        "default/productpage-v1   /run/netns/productpage   127.0.0.1:15001\n",
+        "default/productpage-v1   /run/netns/productpage   127.0.0.1:15001   127.0.0.1:15053\n",
         "connect4   cgroup/connect4   77\n",
     ] {
         assert!(table.contains(text), "{text}: {table}");
