@@ -246,9 +246,20 @@ pub(super) fn monotonic_ns() -> u64 {
 
 /// A 64-bit socket option of level SOL_SOCKET (`SO_COOKIE`, `SO_NETNS_COOKIE`).
 pub(super) fn socket_u64(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64> {
-    let mut value = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: a value of ours and its length.
+    socket_option(socket, option, 0)
+}
+
+/// Bytes that a socket holds for its reader, with their overhead (`SO_MEMINFO`, Linux 4.12).
+pub(super) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const SO_MEMINFO: i32 = 55;
+    // SK_MEMINFO_RMEM_ALLOC is the first of nine.
+    socket_option(socket, SO_MEMINFO, [0u32; 9]).map(|values| values[0])
+}
+
+/// An option of level SOL_SOCKET whose value is made of plain integers, `value` where the kernel writes less.
+fn socket_option<T: Copy>(socket: BorrowedFd<'_>, option: i32, mut value: T) -> io::Result<T> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: a value of ours and its length; integers have no invalid values.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -269,29 +280,6 @@ pub(super) fn socket_u64(socket: BorrowedFd<'_>, option: i32) -> io::Result<u64>
 pub(super) const SO_COOKIE: i32 = 57;
 /// `SO_NETNS_COOKIE`, Linux 5.14.
 pub(super) const SO_NETNS_COOKIE: i32 = 71;
-
-/// Bytes that a socket holds for its reader, with their overhead (`SO_MEMINFO`, Linux 4.12).
-pub(super) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    const SO_MEMINFO: i32 = 55;
-    // SK_MEMINFO_RMEM_ALLOC is the first of nine.
-    let mut values = [0u32; 9];
-    let mut length = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: values of ours and their length.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_MEMINFO,
-            (&raw mut values).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(values[0])
-    }
-}
 
 /// Moves the calling thread into a network namespace.
 pub(super) fn enter_netns(netns: BorrowedFd<'_>) -> io::Result<()> {
