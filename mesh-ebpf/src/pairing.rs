@@ -266,7 +266,7 @@ fn follow(record: &mut Connection, psock: Psock) -> bool {
     if !peer.is_done() {
         return false;
     }
-    if record.sending == Sending::Redirect as u32 {
+    if record.sending != Sending::Plain as u32 {
         if psock.in_call() || psock.calls() != 0 {
             // A message may be under way: the next send knows.
             record.told = 1;
