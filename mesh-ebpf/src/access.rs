@@ -1,6 +1,6 @@
 //! Who may connect to a pod, as user space compiled it, and the count of those who may not.
 //!
-//! Reads access, access_sources, access_ports, local_pods; writes denials. A pod without an entry in
+//! Reads access, access_sources, access_ports; writes denials. A pod without an entry in
 //! access is open to everybody. An entry that leads nowhere refuses: only a damaged map has one.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -9,11 +9,12 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use mesh_common::{
     IpBe, PortBe,
     access::{Access, DenialKey, NOBODY, Place, PortKey, SET_BITS, SourceAccess, SourceKey},
+    policy::LocalPod,
 };
 
 use crate::{
     kernel::NOEXIST,
-    maps::{ACCESS, ACCESS_PORTS, ACCESS_SOURCES, DENIALS, LOCAL_PODS},
+    maps::{ACCESS, ACCESS_PORTS, ACCESS_SOURCES, DENIALS},
 };
 
 /// The bits of a whole address after those of its set.
@@ -28,13 +29,14 @@ pub struct Denial {
     policy: u32,
 }
 
-/// Judges a connection of the pod in `netns` at `source` to `address` and `port`. A pod may talk to itself.
+/// Judges a connection of the pod in `netns` at `source` to `port` of `pod`. A pod may talk to itself.
 #[inline(always)]
-pub fn judge_connect(netns: u64, source: IpBe, address: IpBe, port: PortBe) -> Result<(), Denial> {
-    // SAFETY: user space replaces values whole.
-    let Some(pod) = (unsafe { LOCAL_PODS.get(&address) }) else {
-        return Ok(());
-    };
+pub fn judge_connect(
+    netns: u64,
+    source: IpBe,
+    pod: &LocalPod,
+    port: PortBe,
+) -> Result<(), Denial> {
     if pod.netns == netns {
         return Ok(());
     }

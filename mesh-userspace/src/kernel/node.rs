@@ -14,7 +14,7 @@ use mesh_common::{
     access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     dns::NameserverKey,
-    names::{self, NameKind},
+    names::{self, NameKind, programs},
     settings::Settings,
     traffic::{Traffic, TrafficKey},
 };
@@ -26,9 +26,10 @@ use super::{
     compile::{self, Enrolled, Tables},
     connections::{self, LiveConnection},
     cut::{self, Changed},
+    guard::{Guard, GuardError},
     ids::Ids,
     listeners,
-    loader::{self, Attached, LoadError, PinDir},
+    loader::{self, Attached, LoadError, Loaded, PinDir},
     maps,
     netns::Netns,
     selftest::{self, Probe},
@@ -64,10 +65,22 @@ pub struct AccelerationState {
     pub reason: String,
 }
 
+/// Not all of a snapshot is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A map does not take it.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Connections from other nodes are not judged.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+}
+
 /// The kernel's part of this node.
 pub struct Kernel {
     pins: PinDir,
     attached: Vec<Attached>,
+    guard: Guard,
     probes: Vec<Probe>,
     policy: Mutex<(PolicyMaps, Ids)>,
     access: Mutex<AccessMaps>,
@@ -97,7 +110,7 @@ impl Kernel {
         mount_bpffs(&options.bpffs)?;
         let cgroup = find_cgroup(options.cgroup.as_deref())?;
         let pins = PinDir::new(&options.bpffs, &options.node);
-        let attached = loader::load(&pins, &cgroup, &options.capacities)?;
+        let Loaded { attached, guard } = loader::load(&pins, &cgroup, &options.capacities)?;
         let probes = match options.acceleration {
             Acceleration::Off => Vec::new(),
             Acceleration::Auto | Acceleration::On => selftest::run(),
@@ -123,6 +136,7 @@ impl Kernel {
         let kernel = Self {
             pins,
             attached,
+            guard,
             probes,
             policy: Mutex::new((policy, ids)),
             access: Mutex::new(access),
@@ -143,8 +157,16 @@ impl Kernel {
     }
 
     /// The programs that are attached.
-    pub fn attached(&self) -> &[Attached] {
-        &self.attached
+    pub fn attached(&self) -> Vec<Attached> {
+        let mut attached = self.attached.clone();
+        if self.guard.is_attached() {
+            attached.push(Attached {
+                name: programs::JUDGE_SYN.into(),
+                hook: "cgroup".into(),
+                id: self.guard.id(),
+            });
+        }
+        attached
     }
 
     /// What was tried on this kernel at start.
@@ -157,14 +179,23 @@ impl Kernel {
         &self,
         snapshot: &Snapshot,
         enrolled: &BTreeMap<ObjectName, Enrolled>,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ApplyError> {
         let (policy, ids) = &mut *locked(&self.policy);
         let tables = compile::compile(snapshot, enrolled, ids);
         self.forget_nameservers(&tables);
+        let guarded = if tables.access.is_empty() {
+            Ok(())
+        } else {
+            self.guard.attach()
+        };
         // Before the pods: nobody is enrolled without its policies.
         let access = locked(&self.access).apply(&tables.access);
         let rest = policy.apply(&tables, ids);
-        access.and(rest)
+        if tables.access.is_empty() && access.is_ok() {
+            self.guard.detach()?;
+        }
+        guarded?;
+        Ok(access.and(rest)?)
     }
 
     /// Closes the connections that policies forbid since [`Kernel::apply`] changed them. `pods`: every one
