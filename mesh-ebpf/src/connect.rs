@@ -27,7 +27,7 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
-    access, caveats, dns,
+    access, caveats, datagram, dns,
     kernel::{self, TCP},
     maps::{FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
     pick::{Target, pick},
@@ -55,8 +55,11 @@ enum Refusal {
 /// See the module.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    if dns::catch_connect(&ctx) {
+    if dns::catch_connect::<V4>(&ctx) {
         return ALLOW;
+    }
+    if datagram::is_datagram(&ctx) {
+        return datagram::connect::<V4>(&ctx);
     }
     match try_connect::<V4>(&ctx) {
         Ok(()) => ALLOW,
@@ -67,6 +70,12 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 /// See the module.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
+    if dns::catch_connect::<V6>(&ctx) {
+        return ALLOW;
+    }
+    if datagram::is_datagram(&ctx) {
+        return datagram::connect::<V6>(&ctx);
+    }
     match try_connect::<V6>(&ctx) {
         Ok(()) => ALLOW,
         Err(refusal) => refuse(refusal),
@@ -298,20 +307,27 @@ pub fn keep_source<F: Family>(ctx: &SockAddrContext, sk: *mut bpf_sock, address:
 /// Gives back the address that was dialled.
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
-    dns::give_back(&ctx);
-    give_back::<V4>(&ctx);
+    if !dns::give_back::<V4>(&ctx) {
+        give_back::<V4>(&ctx);
+    }
     ALLOW
 }
 
 /// As [`getpeername4`].
 #[cgroup_sock_addr(getpeername6)]
 pub fn getpeername6(ctx: SockAddrContext) -> i32 {
-    give_back::<V6>(&ctx);
+    if !dns::give_back::<V6>(&ctx) {
+        give_back::<V6>(&ctx);
+    }
     ALLOW
 }
 
 #[inline(always)]
 fn give_back<F: Family>(ctx: &SockAddrContext) {
+    if datagram::is_datagram(ctx) {
+        datagram::give_back_peer::<F>(ctx);
+        return;
+    }
     // SAFETY: the context and its socket are the program's own.
     unsafe {
         if let Some(record) = kernel::connection((*ctx.sock_addr).__bindgen_anon_1.sk) {
