@@ -18,7 +18,7 @@ const LISTEN: u16 = 7300;
 /// Another port, of another service over the same pods.
 const OTHER_LISTEN: u16 = 7400;
 /// How many sockets find every endpoint but once in 2^30 runs.
-const SOCKETS: usize = 30;
+const SOCKETS: u32 = 30;
 /// How long an answer may take, and how long none is waited for, in milliseconds.
 const COMES: u64 = 10_000;
 const COMES_NOT: u64 = 300;
@@ -248,7 +248,7 @@ fn an_unconnected_socket_stays_with_its_endpoint_and_hears_the_service() -> Resu
             "{at}: every endpoint is chosen: {servers:?}"
         );
     }
-    assert!(scene.event("datagram_direct")? >= 3.0 * SOCKETS as f64);
+    assert!(scene.event("datagram_direct")? >= f64::from(3 * SOCKETS));
     Ok(())
 }
 
