@@ -22,6 +22,8 @@ pub const ACCESS_PORTS: &str = "access_ports";
 pub const DENIALS: &str = "denials";
 /// Socket → [`crate::connection::Connection`].
 pub const CONNECTIONS: &str = "connections";
+/// Socket → [`crate::datagram::Exchanges`].
+pub const EXCHANGES: &str = "exchanges";
 /// Socket cookie → socket.
 pub const SOCKETS: &str = "sockets";
 /// [`crate::connection::HandshakeKey`] → [`crate::connection::Handshake`].
@@ -38,7 +40,7 @@ pub const TRAFFIC: &str = "traffic";
 pub const EVENTS: &str = "events";
 /// 0 → [`crate::settings::Settings`].
 pub const SETTINGS: &str = "settings";
-/// [`crate::dns::NameserverKey`] → [`crate::Ipv4Be`].
+/// [`crate::dns::NameserverKey`] → [`crate::IpBe`].
 pub const NAMESERVERS: &str = "nameservers";
 /// [`NameKey`] → [`Name`].
 pub const NAMES: &str = "names";
@@ -57,8 +59,12 @@ pub mod programs {
     pub const GETPEERNAME6: &str = "getpeername6";
     /// `cgroup/sendmsg4`.
     pub const SENDMSG4: &str = "sendmsg4";
+    /// `cgroup/sendmsg6`.
+    pub const SENDMSG6: &str = "sendmsg6";
     /// `cgroup/recvmsg4`.
     pub const RECVMSG4: &str = "recvmsg4";
+    /// `cgroup/recvmsg6`.
+    pub const RECVMSG6: &str = "recvmsg6";
     /// `cgroup/setsockopt`.
     pub const SETSOCKOPT: &str = "setsockopt";
     /// `sockops`.
@@ -69,6 +75,8 @@ pub mod programs {
     pub const JOIN_QUEUES: &str = "join_queues";
     /// `iter/bpf_sk_storage_map`.
     pub const DUMP_CONNECTIONS: &str = "dump_connections";
+    /// `iter/bpf_sk_storage_map`.
+    pub const DUMP_EXCHANGES: &str = "dump_exchanges";
 }
 
 /// What a number in a map stands for.

@@ -16,10 +16,10 @@ pub struct Workload {
     pub listener: PortBe,
     /// The same on `::1`.
     pub listener6: PortBe,
-    /// The agent's listeners for names, see [`crate::dns`]; 0 where there are none.
+    /// The agent's listeners for names on IPv4, see [`crate::dns`]; 0 where there are none.
     pub dns: PortBe,
-    /// Explicit.
-    pub reserved: u16,
+    /// The same on `::1`: the first slot's port.
+    pub dns6: PortBe,
     /// See [`flags`].
     pub flags: u32,
 }
@@ -66,7 +66,7 @@ pub struct FrontendKey {
     pub address: IpBe,
     /// The service's port.
     pub port: PortBe,
-    /// `IPPROTO_TCP`.
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u16,
 }
 
@@ -80,7 +80,7 @@ pub struct Frontend {
     pub verdict: u32,
     /// The endpoints in force: first half of [`EndpointKey`]. A new set gets a new group.
     pub group: u32,
-    /// How many slots the group has; 0: nothing is ready, the connect is refused.
+    /// How many slots the group has; 0: nothing is ready, the connect or datagram is refused.
     pub slots: u32,
 }
 

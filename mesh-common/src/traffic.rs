@@ -63,11 +63,15 @@ pub enum Event {
     RecordLost = 11,
     /// SYNs refused by policy.
     SynDenied = 12,
+    /// Exchanges of datagrams with a service that began: an endpoint was chosen for a socket.
+    DatagramDirect = 13,
+    /// Exchanges that gave way, as their socket talks to too many services at a time.
+    DatagramForgotten = 14,
 }
 
 impl Event {
     /// How many there are.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 15;
 
     /// All of them with the name that they have in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -84,6 +88,8 @@ impl Event {
         (Self::TrafficLost, "traffic_lost"),
         (Self::RecordLost, "record_lost"),
         (Self::SynDenied, "syn_denied"),
+        (Self::DatagramDirect, "datagram_direct"),
+        (Self::DatagramForgotten, "datagram_forgotten"),
     ];
 }
 

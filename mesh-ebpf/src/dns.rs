@@ -1,61 +1,59 @@
-//! Queries for names: `connect4`'s part for port 53, `cgroup/sendmsg4` and `cgroup/recvmsg4`.
+//! Queries for names: the part of `connect4`, `connect6` and of the datagrams' hooks ([`crate::datagram`])
+//! for port 53.
 //!
 //! A query of an enrolled pod to port 53, UDP or TCP, is sent to the agent's listener in the pod's own
-//! namespace, at the address that stands for the name server that was dialled (`mesh_common::dns`). What
+//! namespace, at the place that stands for the name server that was dialled (`mesh_common::dns`). What
 //! the application sees (recvmsg, getpeername) is the name server.
 //!
 //! Reads workloads, frontends, settings, the socket's record; reads and writes nameservers.
-//! Fails open: without an agent, or where anything is missing, the query goes untouched.
-//! Minimum kernel: as `connect4`, nothing here is newer (recvmsg4 is of 5.2, commit 983695fa6765).
-//! `udp_sendmsg` runs sendmsg4 for destinations that a call names; connected sockets have theirs from
-//! connect(2):
-//! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/udp.c>.
+//! Fails open: without an agent, or where anything is missing, the query goes where any other datagram or
+//! connection would.
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release},
-    macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use mesh_common::{
-    IpBe, Ipv4Be, PortBe,
+    IpBe, PortBe,
     connection::Role,
-    dns::{NameserverKey, PORT, SLOTS, address_of, slot_at},
+    dns::{NameserverKey, PORT, SLOTS, listener, may_listen_at, slot_at},
     policy::{FrontendKey, Verdict, Workload},
 };
 
 use crate::{
-    connect::{self, family::V4},
-    kernel::{self, AF_INET, NOEXIST, TCP, UDP},
+    connect::{self, family::Family},
+    kernel::{self, NOEXIST, TCP, UDP},
     maps::{FRONTENDS, NAMESERVERS, WORKLOADS},
     reuse,
 };
 
-const ALLOW: i32 = 1;
-
-/// See the module.
-#[cgroup_sock_addr(sendmsg4)]
-pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    catch(&ctx);
-    ALLOW
-}
-
-/// See the module.
-#[cgroup_sock_addr(recvmsg4)]
-pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
-    give_back(&ctx);
-    ALLOW
-}
-
 /// Turns a connect to port 53 to the agent. False: it is left as it is, and may be something else.
 #[inline(always)]
-pub fn catch_connect(ctx: &SockAddrContext) -> bool {
-    let Some(caught) = catch(ctx) else {
+pub fn catch_connect<F: Family>(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context is the program's own.
+    let family = unsafe { (*ctx.sock_addr).family };
+    // An AF_INET6 socket that is told an AF_INET address could not be bound to the pod's own.
+    if family != F::SOCKET {
+        return false;
+    }
+    let Some(caught) = catch::<F>(ctx) else {
         return false;
     };
-    connect::keep_source::<V4>(ctx, caught.sk, caught.source);
+    connect::keep_source::<F>(ctx, caught.sk, caught.source);
     true
+}
+
+/// Turns a datagram to port 53 to the agent. False: as above.
+#[inline(always)]
+pub fn catch_datagram<F: Family>(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context and its socket are the program's own.
+    let is_peer = || unsafe { F::is_peer(ctx.sock_addr, (*ctx.sock_addr).__bindgen_anon_1.sk) };
+    // SAFETY: the context is the program's own.
+    let port = PortBe(unsafe { (*ctx.sock_addr).user_port } as u16);
+    // A connected socket takes answers of its peer only.
+    port == PortBe::new(PORT) && !is_peer() && catch::<F>(ctx).is_some()
 }
 
 /// A query that was turned to the agent.
@@ -65,26 +63,25 @@ struct Caught {
 }
 
 #[inline(always)]
-fn catch(ctx: &SockAddrContext) -> Option<Caught> {
+fn catch<F: Family>(ctx: &SockAddrContext) -> Option<Caught> {
     // SAFETY: the context is the program's own.
-    let (address, port, family, protocol, sk) = unsafe {
+    let (port, protocol, sk) = unsafe {
         let addr = &*ctx.sock_addr;
         (
-            Ipv4Be(addr.user_ip4),
             PortBe(addr.user_port as u16),
-            addr.family,
             addr.protocol as u16,
             addr.__bindgen_anon_1.sk,
         )
     };
-    // An AF_INET6 socket that speaks IPv4 would get its answers past recvmsg4.
-    if port != PortBe::new(PORT) || family != AF_INET || (protocol != UDP && protocol != TCP) {
+    if port != PortBe::new(PORT) || (protocol != UDP && protocol != TCP) {
         return None;
     }
     let netns = kernel::netns_cookie(ctx.as_ptr());
     // SAFETY: user space replaces values whole.
     let workload: &Workload = unsafe { WORKLOADS.get(&netns) }?;
-    if workload.dns.0 == 0 || !connect::agent_lives() {
+    // SAFETY: the context is the program's own.
+    let address = unsafe { F::address(ctx.sock_addr) };
+    if listener(workload, 0, address).is_none() || !connect::agent_lives() {
         return None;
     }
     // SAFETY: the context's own socket.
@@ -95,8 +92,7 @@ fn catch(ctx: &SockAddrContext) -> Option<Caught> {
     }
     // SAFETY: the context's own socket.
     if let Some(record) = unsafe { kernel::connection(sk) } {
-        // SAFETY: points into the socket's storage, and the socket is locked for connect(2); a UDP
-        // socket's record is never changed.
+        // SAFETY: points into the socket's storage, and the socket is locked.
         let record = unsafe { &mut *record.as_ptr() };
         if record.role == Role::Agent as u32 {
             return None;
@@ -107,25 +103,27 @@ fn catch(ctx: &SockAddrContext) -> Option<Caught> {
         }
     }
     let slot = slot_for(netns, address)?;
-    if !listens(ctx, slot, workload.dns) {
+    let (at, port) = listener(workload, slot, address)?;
+    if !listens(ctx, at, port) {
         return None;
     }
-    // SAFETY: the verifier lets these two fields be written.
+    // SAFETY: the context is the program's own, and its address was read; the verifier lets the port be
+    // written.
     unsafe {
-        (*ctx.sock_addr).user_ip4 = address_of(slot).0;
-        (*ctx.sock_addr).user_port = u32::from(workload.dns.0);
+        F::set_address(ctx.sock_addr, at);
+        (*ctx.sock_addr).user_port = u32::from(port.0);
     }
     Some(Caught {
         sk,
-        source: workload.address,
+        source: workload.own_address(address),
     })
 }
 
 /// Whether policy refuses connections to this name server: the agent must not be a way around.
 #[inline(always)]
-fn is_denied(address: Ipv4Be, protocol: u16) -> bool {
+fn is_denied(address: IpBe, protocol: u16) -> bool {
     let key = FrontendKey {
-        address: IpBe::from_v4(address),
+        address,
         port: PortBe::new(PORT),
         protocol,
     };
@@ -135,14 +133,14 @@ fn is_denied(address: Ipv4Be, protocol: u16) -> bool {
 
 /// The slot of a name server; a new one where it has none. None: the pod has dialled too many.
 #[inline(always)]
-fn slot_for(netns: u64, address: Ipv4Be) -> Option<u32> {
+fn slot_for(netns: u64, address: IpBe) -> Option<u32> {
     for slot in 0..SLOTS {
         let key = NameserverKey::new(netns, slot);
         if nameserver(&key).is_none() {
             // Fails where another CPU was quicker: then the slot may be for the same one.
             let _ = NAMESERVERS.insert(&key, &address, NOEXIST);
         }
-        if nameserver(&key) == Some(address) {
+        if nameserver(&key).is_some_and(|known| known.is(address)) {
             return Some(slot);
         }
     }
@@ -150,30 +148,40 @@ fn slot_for(netns: u64, address: Ipv4Be) -> Option<u32> {
 }
 
 #[inline(always)]
-fn nameserver(key: &NameserverKey) -> Option<Ipv4Be> {
+fn nameserver(key: &NameserverKey) -> Option<&'static IpBe> {
     // SAFETY: written once, before it can be found.
-    unsafe { NAMESERVERS.get(key) }.copied()
+    unsafe { NAMESERVERS.get(key) }
 }
 
-/// Whether the listener of a slot is there: the sockets of an agent that was killed are gone before its
-/// heartbeat is stale.
+/// Whether a listener is there: the sockets of an agent that was killed are gone before its heartbeat is
+/// stale.
 #[inline(always)]
-fn listens(ctx: &SockAddrContext, slot: u32, port: PortBe) -> bool {
+fn listens(ctx: &SockAddrContext, address: IpBe, port: PortBe) -> bool {
     // SAFETY: plain data, for which zeros are a value.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    // SAFETY: the union's IPv4 half, which is what the size below says.
-    let ipv4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-    ipv4.saddr = Ipv4Be::LOOPBACK.0;
-    ipv4.daddr = address_of(slot).0;
-    ipv4.sport = PortBe::new(PORT).0;
-    ipv4.dport = port.0;
-    let size = size_of_val(ipv4) as u32;
+    let size = if address.is_v4() {
+        // SAFETY: the union's IPv4 half, which is what the size says.
+        let ipv4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        ipv4.saddr = IpBe::LOOPBACK_V4.0[3];
+        ipv4.daddr = address.0[3];
+        ipv4.sport = PortBe::new(PORT).0;
+        ipv4.dport = port.0;
+        size_of_val(ipv4)
+    } else {
+        // SAFETY: the IPv6 half, likewise.
+        let ipv6 = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        ipv6.saddr = IpBe::LOOPBACK_V6.0;
+        ipv6.daddr = address.0;
+        ipv6.sport = PortBe::new(PORT).0;
+        ipv6.dport = port.0;
+        size_of_val(ipv6)
+    };
     // SAFETY: the tuple is ours and of this size; what is found is released.
     unsafe {
         let found = bpf_sk_lookup_udp(
             ctx.as_ptr(),
             &raw mut tuple,
-            size,
+            size as u32,
             BPF_F_CURRENT_NETNS as u64,
             0,
         );
@@ -185,30 +193,31 @@ fn listens(ctx: &SockAddrContext, slot: u32, port: PortBe) -> bool {
     true
 }
 
-/// Puts the name server that was dialled in the place of the agent's listener.
+/// Puts the name server that was dialled in the place of the agent's listener. False: this is none.
 #[inline(always)]
-pub fn give_back(ctx: &SockAddrContext) {
+pub fn give_back<F: Family>(ctx: &SockAddrContext) -> bool {
     // SAFETY: the context is the program's own.
-    let (address, port) = unsafe {
-        let addr = &*ctx.sock_addr;
-        (Ipv4Be(addr.user_ip4), PortBe(addr.user_port as u16))
-    };
-    let Some(slot) = slot_at(address) else {
-        return;
-    };
+    let address = unsafe { F::address(ctx.sock_addr) };
+    if !may_listen_at(address) {
+        return false;
+    }
     let netns = kernel::netns_cookie(ctx.as_ptr());
     // SAFETY: user space replaces values whole.
     let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
-        return;
+        return false;
     };
-    if port != workload.dns {
-        return;
+    // SAFETY: the context is the program's own.
+    let port = PortBe(unsafe { (*ctx.sock_addr).user_port } as u16);
+    let Some(slot) = slot_at(workload, address, port) else {
+        return false;
+    };
+    let Some(dialled) = nameserver(&NameserverKey::new(netns, slot)) else {
+        return false;
+    };
+    // SAFETY: the verifier lets these be written.
+    unsafe {
+        F::set_address(ctx.sock_addr, *dialled);
+        (*ctx.sock_addr).user_port = u32::from(PortBe::new(PORT).0);
     }
-    if let Some(dialled) = nameserver(&NameserverKey::new(netns, slot)) {
-        // SAFETY: the verifier lets these two fields be written.
-        unsafe {
-            (*ctx.sock_addr).user_ip4 = dialled.0;
-            (*ctx.sock_addr).user_port = u32::from(PortBe::new(PORT).0);
-        }
-    }
+    true
 }

@@ -4,9 +4,11 @@
 //! | file | hook |
 //! |---|---|
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
+//! | [`pick`] | its part: which endpoint of a service |
 //! | [`ingress`] | `cgroup_skb/ingress`: a SYN to an enrolled pod is let in, or not |
 //! | [`access`] | its and `connect`'s part: who may connect to whom |
-//! | [`dns`] | its part for names, `cgroup/sendmsg4`, `cgroup/recvmsg4`: queries to the agent |
+//! | [`datagram`] | its part for UDP, `cgroup/sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6`: services over UDP |
+//! | [`dns`] | the part for names of all of these: queries to the agent |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`listener`] | what is known of a port before its first connection |
@@ -15,7 +17,7 @@
 //! | [`setsockopt`] | `cgroup/setsockopt`: options that redirection could not honour |
 //! | [`sk_msg`], [`queue`] | `sk_msg`: bytes from socket to socket, as far as the reader keeps up |
 //! | [`join`] | `sk_skb/stream_verdict`: one queue for redirected bytes and TCP's |
-//! | [`dump`] | `iter/bpf_sk_storage_map`: live connections for the agent and the CLI |
+//! | [`dump`] | `iter/bpf_sk_storage_map`: live connections, and exchanges of datagrams, for the agent and the CLI |
 #![no_std]
 #![no_main]
 // core has no fetch_add for a target without compare-and-swap, though BPF can add atomically.
@@ -26,6 +28,7 @@ mod access;
 mod accounting;
 mod caveats;
 mod connect;
+mod datagram;
 mod dns;
 mod dump;
 mod ingress;
@@ -34,6 +37,7 @@ mod kernel;
 mod listener;
 mod maps;
 mod pairing;
+mod pick;
 mod queue;
 mod reuse;
 mod setsockopt;

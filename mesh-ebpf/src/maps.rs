@@ -6,9 +6,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use mesh_common::{
-    IpBe, Ipv4Be,
+    IpBe,
     access::{Access, DenialKey, PortAccess, PortKey, SourceAccess, SourceKey},
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
+    datagram::Exchanges,
     dns::NameserverKey,
     executable::Executable,
     names::{Name, NameKey},
@@ -53,6 +54,9 @@ pub static DENIALS: HashMap<DenialKey, u64, 16384, GROWS> = HashMap::new();
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
+#[btf_map(name = "exchanges")]
+pub static EXCHANGES: SkStorage<Exchanges> = SkStorage::new();
+
 #[btf_map(name = "sockets")]
 pub static SOCKETS: SockHash<u64, 262_144> = SockHash::new();
 
@@ -72,7 +76,7 @@ pub static ORIGINS: LruHashMap<OriginKey, Origin, 16384> = LruHashMap::new();
 
 /// [`mesh_common::dns::SLOTS`] for each pod.
 #[btf_map(name = "nameservers")]
-pub static NAMESERVERS: HashMap<NameserverKey, Ipv4Be, 16384, GROWS> = HashMap::new();
+pub static NAMESERVERS: HashMap<NameserverKey, IpBe, 16384, GROWS> = HashMap::new();
 
 #[btf_map(name = "traffic")]
 pub static TRAFFIC: HashMap<TrafficKey, Traffic, 65536, GROWS> = HashMap::new();

@@ -187,6 +187,10 @@ fn client_established(ctx: &SockOpsContext) {
         return;
     };
     let ends = Ends::of(ctx);
+    // Within the pod and not by the agent: nobody's business. Queries for names are such connections.
+    if ends.remote_address.is_loopback() && !goes_by_agent(sk(ctx)) {
+        return;
+    }
     let Some(record) = record(ctx, &ends, netns, Role::Client) else {
         return;
     };
@@ -238,6 +242,16 @@ fn client_established(ctx: &SockOpsContext) {
         }
     }
     accounting::opened(record);
+}
+
+#[inline(always)]
+fn goes_by_agent(sk: *mut bpf_sock) -> bool {
+    // SAFETY: the context's own socket, or null, which has no record.
+    unsafe {
+        !sk.is_null()
+            && kernel::connection(sk)
+                .is_some_and(|record| record.as_ref().way == Verdict::Agent as u32)
+    }
 }
 
 /// Runs inside listen(2), so the current process is the server.

@@ -18,7 +18,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -41,13 +41,14 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// What the kernel's part does for names. Tests implement it on loopback, without any privilege.
 pub trait PodNetwork: Send + Sync + 'static {
     /// The name server that a slot of a pod stands for; None: the pod has dialled none.
-    fn nameserver(&self, pod: &PodSockets, slot: u32) -> io::Result<Option<Ipv4Addr>>;
+    fn nameserver(&self, pod: &PodSockets, slot: u32) -> io::Result<Option<IpAddr>>;
 
-    /// A non-blocking UDP socket in the pod's network namespace that the programs let pass.
-    fn datagram_socket(&self, pod: &PodSockets) -> io::Result<Socket>;
+    /// A non-blocking UDP socket in the pod's network namespace that the programs let pass, of the family of
+    /// `to`.
+    fn datagram_socket(&self, pod: &PodSockets, to: &SocketAddr) -> io::Result<Socket>;
 
     /// A non-blocking TCP socket of that kind.
-    fn stream_socket(&self, pod: &PodSockets) -> io::Result<Socket>;
+    fn stream_socket(&self, pod: &PodSockets, to: &SocketAddr) -> io::Result<Socket>;
 }
 
 /// The running thread.
@@ -57,11 +58,14 @@ pub struct Dns {
     counters: Arc<DnsCounters>,
 }
 
+/// The listeners of one family, by slot.
+pub type Slots = Vec<(UdpSocket, TcpListener)>;
+
 /// What the thread is told.
 #[derive(Debug)]
 enum Command {
-    /// Serve a pod: its listeners by slot.
-    AddPod(PodSockets, Vec<(UdpSocket, TcpListener)>),
+    /// Serve a pod: its listeners by family and slot.
+    AddPod(PodSockets, Vec<Slots>),
     /// Close a pod's listeners.
     RemovePod(ObjectName),
     /// Close all of them; answer when what was passed on has its answers.
@@ -84,9 +88,9 @@ impl Dns {
         Ok(Self { commands, counters })
     }
 
-    /// Serves a pod, or replaces how it is served. The listeners are non-blocking, by slot.
-    pub fn add_pod(&self, pod: &PodSockets, slots: Vec<(UdpSocket, TcpListener)>) {
-        self.tell(Command::AddPod(pod.clone(), slots));
+    /// Serves a pod, or replaces how it is served. The listeners are non-blocking, by family and slot.
+    pub fn add_pod(&self, pod: &PodSockets, families: Vec<Slots>) {
+        self.tell(Command::AddPod(pod.clone(), families));
     }
 
     /// Closes a pod's listeners.
@@ -162,7 +166,7 @@ impl Server {
     async fn run(self, mut commands: mpsc::UnboundedReceiver<Command>) {
         while let Some(command) = commands.recv().await {
             match command {
-                Command::AddPod(sockets, slots) => self.add(sockets, slots),
+                Command::AddPod(sockets, families) => self.add(sockets, families),
                 Command::RemovePod(name) => self.remove(&name),
                 Command::Drain(done) => {
                     let names: Vec<_> = self.pods.borrow().keys().cloned().collect();
@@ -178,10 +182,10 @@ impl Server {
         }
     }
 
-    fn add(&self, sockets: PodSockets, slots: Vec<(UdpSocket, TcpListener)>) {
+    fn add(&self, sockets: PodSockets, families: Vec<Slots>) {
         let name = sockets.pod.clone();
         self.remove(&name);
-        match Pod::serve(sockets, slots, self.shared.clone()) {
+        match Pod::serve(sockets, families, self.shared.clone()) {
             Ok(pod) => {
                 self.pods.borrow_mut().insert(name, pod);
             }

@@ -6,6 +6,7 @@
 //! | `loader` | the object, pins, attaching, adopting |
 //! | `access`, `access_maps` | who may connect: compiled, and written |
 //! | `cut`, `sock_diag` | connections that a changed policy forbids, closed |
+//! | `datagrams` | UDP sockets that talk to services; their end where the endpoint has gone |
 //! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
 //! | `tables` | map contents written by difference |
 //! | `connections` | live connections and totals, read |
@@ -24,6 +25,7 @@ pub mod cgroup;
 pub mod compile;
 pub mod connections;
 mod cut;
+pub mod datagrams;
 pub mod executables;
 pub mod guard;
 pub mod ids;

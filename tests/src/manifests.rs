@@ -53,6 +53,8 @@ pub struct ServicePort {
     pub port: u16,
     /// Where the pods listen.
     pub target_port: u16,
+    /// `TCP` or `UDP`.
+    pub transport: &'static str,
 }
 
 /// A service of a [`crate::Lab`], with its address.
@@ -114,6 +116,19 @@ impl ServiceSpec {
             name: name.into(),
             port,
             target_port,
+            transport: "TCP",
+        });
+        self
+    }
+
+    /// With a UDP port whose pods listen on `target_port`.
+    #[must_use]
+    pub fn udp(mut self, name: impl Into<String>, port: u16, target_port: u16) -> Self {
+        self.ports.push(ServicePort {
+            name: name.into(),
+            port,
+            target_port,
+            transport: "UDP",
         });
         self
     }
@@ -237,10 +252,11 @@ impl Manifests {
         for port in &spec.ports {
             let _ = writeln!(
                 text,
-                "    - {{name: {}, port: {}, targetPort: {}}}",
+                "    - {{name: {}, port: {}, targetPort: {}, protocol: {}}}",
                 json!(port.name),
                 port.port,
-                port.target_port
+                port.target_port,
+                port.transport
             );
         }
         self.write(
@@ -274,11 +290,12 @@ impl Manifests {
                labels: {{kubernetes.io/service-name: {name}}}\n\
              addressType: {family}\n\
              ports:\n  \
-               - {{name: {}, port: {}, protocol: TCP}}\n\
+               - {{name: {}, port: {}, protocol: {}}}\n\
              endpoints:\n",
             spec.namespace,
             json!(port.name),
             port.target_port,
+            port.transport,
             name = spec.name,
         );
         for (address, ready) in endpoints {

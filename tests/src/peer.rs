@@ -16,6 +16,7 @@ mod stamp;
 mod stream_client;
 mod stream_server;
 mod streams;
+mod udp_server;
 mod upgrade;
 
 /// A client or server for a pod of the lab.
@@ -46,6 +47,8 @@ enum Role {
     NameServer(names::NameServerArguments),
     /// Asks for a name
     Resolve(names::ResolveArguments),
+    /// Sends datagrams back, with its name
+    UdpServer(udp_server::Arguments),
     /// Outside of any pod: makes a lab with one busy pod and holds it until it is killed
     HoldLab(hold_lab::Arguments),
 }
@@ -62,6 +65,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::Puppet(arguments) => puppet::run(&arguments),
         Role::NameServer(arguments) => names::serve(arguments),
         Role::Resolve(arguments) => names::resolve(&arguments),
+        Role::UdpServer(arguments) => udp_server::run(&arguments),
         Role::HoldLab(arguments) => hold_lab::run(&arguments),
     }
 }

@@ -1,10 +1,11 @@
 //! Names: the mesh's are answered at the socket, all else by the pod's own resolver, and no client can
 //! tell that somebody stood between.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lab::duel::Puppet;
 use lab::stage::{DEADLINE, by_server, send};
 use lab::{Agent, AgentOptions, Lab, Pod, PodSpec, Process, Service, ServiceSpec, eventually_some};
 use serde_json::{Value, json};
@@ -189,6 +190,84 @@ fn the_meshs_names_are_answered_whoever_is_asked_and_however() -> Result<()> {
     assert!(scene.heard("echo").is_empty() && scene.heard(BOTH).is_empty());
     assert!(scene.queries("answered")? >= 10.0);
     assert!(scene.queries("failed")? < 0.5);
+    Ok(())
+}
+
+#[test]
+fn name_servers_on_ipv6_and_ipv6_sockets_that_ask_ipv4_ones_are_no_way_around() -> Result<()> {
+    let mut scene = Scene::new("dns-ipv6")?;
+    let resolver = scene.lab.stranger(PodSpec::new("resolver6"))?;
+    let both = format!("{BOTH}={OTHER_ADDRESS}");
+    let words = ["name-server", "--listen", "[::]:53", "--knows", &both];
+    let mut resolving = resolver.spawn(Pod::peer(words)?)?;
+    resolver.wait_listening(&mut resolving, 53)?;
+    let client = &scene.client;
+    let servers = [
+        (
+            IpAddr::from(resolver.address6()),
+            IpAddr::from(client.address6()),
+        ),
+        (
+            resolver.address().to_ipv6_mapped().into(),
+            client.address().to_ipv6_mapped().into(),
+        ),
+    ];
+    let ask = |server: IpAddr, how: &str, name: &str| -> Result<Value> {
+        ask(
+            client,
+            &[name, "--how", how, "--server", &server.to_string()],
+        )
+    };
+    for (server, own) in servers {
+        let at = json!(SocketAddr::new(server, 53));
+        for how in WAYS {
+            let answer = ask(server, how, BOTH)?;
+            let what = format!("{how} to {server}: {answer}");
+            assert_eq!(
+                answer["addresses"],
+                addresses(&[scene.service.address]),
+                "{what}"
+            );
+            let outside = ask(server, how, "nowhere.example")?;
+            assert_eq!(
+                outside["code"],
+                json!(NXDOMAIN),
+                "{how} to {server}: {outside}"
+            );
+            if how != "tcp" {
+                assert_eq!(answer["source"], at, "{what}");
+            }
+            if how != "sendto" {
+                assert_eq!(answer["peer"], at, "getpeername: {what}");
+                assert_eq!(answer["local"], json!(own), "{what}");
+            }
+        }
+    }
+    scene.agent.kill()?;
+    for (server, _) in servers {
+        for how in WAYS {
+            let answer = ask(server, how, BOTH)?;
+            assert_eq!(
+                answer["addresses"],
+                json!([OTHER_ADDRESS]),
+                "{how} to {server}: {answer}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_for_names_are_not_among_the_meshs() -> Result<()> {
+    let scene = Scene::new("dns-unseen")?;
+    let puppet = Puppet::new(&scene.client)?;
+    let to = format!("{}:53", scene.resolver.address());
+    // With something that is remembered of the socket before it connects.
+    let options = json!([[libc::SOL_SOCKET, libc::SO_RCVLOWAT, 2]]);
+    puppet.order(json!({"op": "connect", "on": "socket", "to": to, "options": options}))?;
+    let names = puppet.order(json!({"op": "names", "on": "socket"}))?;
+    assert_eq!(names["peer"], json!(to));
+    assert_eq!(scene.agent.connections()?, Vec::<Value>::new());
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{bpf_sock, bpf_sock_addr, sockaddr},
+    bindings::{BPF_TCP_ESTABLISHED, bpf_sock, bpf_sock_addr, sockaddr},
     helpers::generated::bpf_bind,
 };
 use mesh_common::{IpBe, Ipv4Be, PortBe};
@@ -27,6 +27,10 @@ macro_rules! word {
 
 /// Where a family has its addresses. `addr` is always the context of the program that runs.
 pub trait Family {
+    /// The family of the sockets whose connects run its program, but for AF_INET6 ones that are told an
+    /// AF_INET address.
+    const SOCKET: u32;
+
     /// The address in the context, dialled or given back.
     ///
     /// # Safety
@@ -51,6 +55,12 @@ pub trait Family {
     /// As above.
     unsafe fn bound(sk: *const bpf_sock) -> IpBe;
 
+    /// Whether the address and port in the context are those that the socket is connected to.
+    ///
+    /// # Safety
+    /// `addr` is the program's own context, `sk` its socket.
+    unsafe fn is_peer(addr: *const bpf_sock_addr, sk: *const bpf_sock) -> bool;
+
     /// Binds the socket to an address, with a port to be chosen at connect. A failure (the address is not
     /// the pod's, or there is a port already) leaves the kernel's choice.
     ///
@@ -66,6 +76,8 @@ pub struct V4;
 pub struct V6;
 
 impl Family for V4 {
+    const SOCKET: u32 = AF_INET;
+
     #[inline(always)]
     unsafe fn address(addr: *const bpf_sock_addr) -> IpBe {
         // SAFETY: as the caller says.
@@ -91,6 +103,16 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    unsafe fn is_peer(addr: *const bpf_sock_addr, sk: *const bpf_sock) -> bool {
+        // SAFETY: as the caller says.
+        unsafe {
+            (*sk).state == BPF_TCP_ESTABLISHED
+                && (*sk).dst_ip4 == (*addr).user_ip4
+                && u32::from((*sk).dst_port) == (*addr).user_port
+        }
+    }
+
+    #[inline(always)]
     unsafe fn bind(addr: *mut bpf_sock_addr, address: IpBe) {
         let mut source = SockaddrIn {
             family: AF_INET as u16,
@@ -110,6 +132,8 @@ impl Family for V4 {
 }
 
 impl Family for V6 {
+    const SOCKET: u32 = AF_INET6;
+
     #[inline(always)]
     unsafe fn address(addr: *const bpf_sock_addr) -> IpBe {
         // SAFETY: as the caller says.
@@ -151,6 +175,22 @@ impl Family for V6 {
                 word!((*sk).src_ip6[2]),
                 word!((*sk).src_ip6[3]),
             ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn is_peer(addr: *const bpf_sock_addr, sk: *const bpf_sock) -> bool {
+        // SAFETY: as the caller says.
+        unsafe {
+            let peer = IpBe([
+                word!((*sk).dst_ip6[0]),
+                word!((*sk).dst_ip6[1]),
+                word!((*sk).dst_ip6[2]),
+                word!((*sk).dst_ip6[3]),
+            ]);
+            (*sk).state == BPF_TCP_ESTABLISHED
+                && Self::address(addr).is(peer)
+                && u32::from((*sk).dst_port) == (*addr).user_port
         }
     }
 

@@ -221,8 +221,20 @@ impl Mesh {
         let snapshot = self.state.snapshot_now();
         if self.pods.reconcile(&snapshot, &self.proxy, &self.kernel) {
             self.write_maps(&snapshot);
+        } else {
+            self.end_datagrams(&snapshot);
         }
         self.state.set_pods(&self.pods);
+    }
+
+    fn end_datagrams(&self, snapshot: &Snapshot) {
+        match self.kernel.end_datagrams(&self.pods.namespaces(snapshot)) {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "ended UDP sockets whose endpoint has gone"),
+            Err(error) => {
+                tracing::error!(%error, "UDP sockets may still be connected to endpoints that are gone");
+            }
+        }
     }
 
     fn write_maps(&mut self, snapshot: &Snapshot) {
@@ -243,6 +255,7 @@ impl Mesh {
                 tracing::error!(%error, "connections that policies forbid may still be open");
             }
         }
+        self.end_datagrams(snapshot);
         // Pods first: with the maps the agent is ready, unless a pod is not.
         self.state.set_pods(&self.pods);
         self.state

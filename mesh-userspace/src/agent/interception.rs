@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -42,17 +42,16 @@ impl Interception for KernelInterception {
 }
 
 impl PodNetwork for KernelInterception {
-    fn nameserver(&self, pod: &PodSockets, slot: u32) -> io::Result<Option<Ipv4Addr>> {
+    fn nameserver(&self, pod: &PodSockets, slot: u32) -> io::Result<Option<IpAddr>> {
         self.kernel.nameserver(pod.cookie, slot)
     }
 
-    fn datagram_socket(&self, pod: &PodSockets) -> io::Result<Socket> {
-        self.kernel.datagram_socket(netns_of(pod)?)
+    fn datagram_socket(&self, pod: &PodSockets, to: &SocketAddr) -> io::Result<Socket> {
+        self.kernel.datagram_socket(netns_of(pod)?, to)
     }
 
-    fn stream_socket(&self, pod: &PodSockets) -> io::Result<Socket> {
-        let family = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        self.kernel.upstream_socket(netns_of(pod)?, &family)
+    fn stream_socket(&self, pod: &PodSockets, to: &SocketAddr) -> io::Result<Socket> {
+        self.kernel.upstream_socket(netns_of(pod)?, to)
     }
 }
 

@@ -10,7 +10,11 @@ use std::{
 use crate::{
     config::model::{ObjectName, PodPlace},
     dns::Dns,
-    kernel::{compile::Enrolled, netns::Netns, node::Kernel},
+    kernel::{
+        compile::Enrolled,
+        netns::{Netns, NetnsError, dns::DnsSockets},
+        node::Kernel,
+    },
     mesh::model::{Snapshot, Workload},
     proxy::{Proxy, interception::PodSockets},
 };
@@ -22,6 +26,8 @@ struct EnrolledPod {
     listener6: u16,
     /// 0 where names are the pod's own resolver's.
     dns: u16,
+    /// The same of IPv6.
+    dns6: u16,
 }
 
 /// All local pods.
@@ -122,6 +128,7 @@ impl Pods {
             listener: pod.listener,
             listener6: pod.listener6,
             dns: pod.dns,
+            dns6: pod.dns6,
         };
         self.enrolled
             .iter()
@@ -197,12 +204,13 @@ fn enrol(workload: &Workload, proxy: &Proxy, dns: Option<&Dns>) -> Result<Enroll
     proxy
         .add_pod(&sockets, &workload.name, listeners)
         .map_err(|error| error.to_string())?;
-    let dns = dns.map_or(0, |dns| listen_for_names(dns, &netns, &sockets));
+    let (dns, dns6) = dns.map_or((0, 0), |dns| listen_for_names(dns, &netns, &sockets));
     Ok(EnrolledPod {
         netns,
         listener,
         listener6,
         dns,
+        dns6,
     })
 }
 
@@ -214,16 +222,27 @@ fn port_of(listeners: &[TcpListener]) -> u16 {
         .map_or(0, |address| address.port())
 }
 
-/// The port; 0 where it cannot: the pod's own resolver does without.
-fn listen_for_names(dns: &Dns, netns: &Netns, pod: &PodSockets) -> u16 {
-    match netns.dns_sockets() {
+/// The ports by family; 0 where it cannot: the pod's own resolver does without.
+fn listen_for_names(dns: &Dns, netns: &Netns, pod: &PodSockets) -> (u16, u16) {
+    let mut families = Vec::new();
+    let mut port = |opened: Result<DnsSockets, NetnsError>| match opened {
         Ok(listeners) => {
-            dns.add_pod(pod, listeners.slots);
-            listeners.port
+            families.push(listeners.slots);
+            Ok(listeners.port)
         }
-        Err(error) => {
-            tracing::warn!(pod = %pod.pod, %error, "names are left to the pod's own resolver");
-            0
-        }
+        Err(error) => Err(error),
+    };
+    let v4 = port(netns.dns_sockets()).unwrap_or_else(|error| {
+        tracing::warn!(pod = %pod.pod, %error, "names are left to the pod's own resolver");
+        0
+    });
+    // A namespace without IPv6 asks nobody there.
+    let v6 = port(netns.dns_sockets6()).unwrap_or_else(|error| {
+        tracing::debug!(pod = %pod.pod, %error, "no listeners for names on IPv6");
+        0
+    });
+    if !families.is_empty() {
+        dns.add_pod(pod, families);
     }
+    (v4, v6)
 }

@@ -2,6 +2,7 @@
 
 mod judge;
 mod machine;
+mod names;
 mod programs;
 
 use serde::Serialize;

@@ -101,8 +101,9 @@ async fn pass_on(
 
 /// Asks the name server, with a socket and so a source port of its own.
 async fn exchange(pod: &Pod, slot: u32, query: &[u8]) -> io::Result<Vec<u8>> {
-    let resolver = pod.resolver(slot)?;
-    let socket = pod.shared.network.datagram_socket(&pod.sockets)?;
+    let resolver = pod.resolver(slot, Transport::Udp)?;
+    let network = &pod.shared.network;
+    let socket = network.datagram_socket(&pod.sockets, &resolver)?;
     socket.connect(&resolver.into())?;
     let socket = UdpSocket::from_std(socket.into())?;
     socket.send(query).await?;

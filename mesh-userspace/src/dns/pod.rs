@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use mesh_common::dns::{PORT, SLOTS};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::{Shared, datagrams, streams};
+use super::{Shared, Slots, datagrams, streams};
 use crate::{
     mesh::dns::{self, Decision, Transport},
     proxy::PodSockets,
@@ -38,7 +38,7 @@ pub struct Pod {
     /// For connections.
     pub streams: Arc<Semaphore>,
     /// A slot never changes while the pod is there.
-    nameservers: [Cell<Option<Ipv4Addr>>; SLOTS as usize],
+    nameservers: [Cell<Option<IpAddr>>; SLOTS as usize],
     listening: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -46,7 +46,7 @@ impl Pod {
     /// Serves it until [`Self::close`].
     pub fn serve(
         sockets: PodSockets,
-        slots: Vec<(UdpSocket, TcpListener)>,
+        families: Vec<Slots>,
         shared: Rc<Shared>,
     ) -> io::Result<Rc<Self>> {
         let pod = Rc::new(Self {
@@ -57,7 +57,7 @@ impl Pod {
             nameservers: <[Cell<_>; SLOTS as usize]>::default(),
             listening: RefCell::default(),
         });
-        for (slot, (udp, tcp)) in (0..SLOTS).zip(slots) {
+        for (slot, (udp, tcp)) in families.into_iter().flat_map(|slots| (0..SLOTS).zip(slots)) {
             let udp = Rc::new(tokio::net::UdpSocket::from_std(udp)?);
             let tcp = tokio::net::TcpListener::from_std(tcp)?;
             let tasks = [
@@ -83,7 +83,7 @@ impl Pod {
     }
 
     /// Where a query that came to a slot goes on to.
-    pub fn resolver(&self, slot: u32) -> io::Result<SocketAddr> {
+    pub fn resolver(&self, slot: u32, transport: Transport) -> io::Result<SocketAddr> {
         let known = &self.nameservers[slot as usize];
         if known.get().is_none() {
             let network = &self.shared.network;
@@ -95,6 +95,6 @@ impl Pod {
         })?;
         let snapshot = self.shared.snapshots.load();
         let dialled = SocketAddr::from((address, PORT));
-        Ok(dns::resolver(&snapshot, dialled, rand::random()))
+        Ok(dns::resolver(&snapshot, dialled, transport, rand::random()))
     }
 }

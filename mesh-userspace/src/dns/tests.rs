@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Arc,
     thread,
     time::Duration,
@@ -25,15 +25,15 @@ const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
 struct Loopback;
 
 impl PodNetwork for Loopback {
-    fn nameserver(&self, _: &PodSockets, slot: u32) -> io::Result<Option<Ipv4Addr>> {
-        Ok((slot == 0).then_some(NAMESERVER))
+    fn nameserver(&self, _: &PodSockets, slot: u32) -> io::Result<Option<IpAddr>> {
+        Ok((slot == 0).then_some(NAMESERVER.into()))
     }
 
-    fn datagram_socket(&self, _: &PodSockets) -> io::Result<Socket> {
+    fn datagram_socket(&self, _: &PodSockets, _: &SocketAddr) -> io::Result<Socket> {
         Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), None)
     }
 
-    fn stream_socket(&self, _: &PodSockets) -> io::Result<Socket> {
+    fn stream_socket(&self, _: &PodSockets, _: &SocketAddr) -> io::Result<Socket> {
         Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)
     }
 }
@@ -80,7 +80,10 @@ fn serve(port: u16) -> Served {
         udp.set_nonblocking(true).expect("set");
         tcp.set_nonblocking(true).expect("set");
     }
-    dns.add_pod(&PodSockets::new(object_name("default/ratings-v1")), pairs);
+    dns.add_pod(
+        &PodSockets::new(object_name("default/ratings-v1")),
+        vec![pairs],
+    );
     Served { dns, slots }
 }
 

@@ -1,9 +1,11 @@
 //! A snapshot as the contents of the maps: a pure function, so that what the kernel will do can be
 //! tested and shown without one.
 
+mod datagrams;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use mesh_common::{
@@ -15,7 +17,10 @@ use mesh_common::{
 use super::{access::Compiler, access_maps::PodAccess, alias, ids::Ids};
 use crate::{
     config::model::{Acceleration, FailurePolicy, ObjectName},
-    mesh::model::{Snapshot, Way, Workload},
+    mesh::{
+        self,
+        model::{Snapshot, Way, Workload},
+    },
 };
 
 /// A local pod whose namespace is open.
@@ -29,6 +34,8 @@ pub struct Enrolled {
     pub listener6: u16,
     /// The agent's listeners for names inside; 0 where there are none.
     pub dns: u16,
+    /// The same on `::1`: the first slot's port.
+    pub dns6: u16,
 }
 
 /// What stands at a frontend; the group that holds the endpoints is chosen when it is written.
@@ -73,11 +80,6 @@ pub fn compile(
     }
     add_access(&mut tables, snapshot, enrolled, ids);
     for (address, frontend) in &snapshot.frontends {
-        let key = FrontendKey {
-            address: address.ip().into(),
-            port: PortBe::new(address.port()),
-            protocol: TCP,
-        };
         let port = frontend.service_port();
         let verdict = match port.way {
             Way::Direct => Verdict::Direct,
@@ -85,31 +87,14 @@ pub fn compile(
             Way::Pass => Verdict::Pass,
             Way::Deny => Verdict::Deny,
         };
-        // A socket of one family cannot go on in the other.
-        let ready: Vec<_> = port
-            .endpoints
-            .iter()
-            .chain(port.ipv6_endpoints.iter())
-            .filter(|endpoint| endpoint.ready && endpoint.address.is_ipv4() == address.is_ipv4())
-            .collect();
-        let weights: Vec<u32> = ready.iter().map(|endpoint| endpoint.weight).collect();
-        let endpoints = ready
-            .iter()
-            .zip(alias::table(&weights))
-            .map(|(endpoint, slot)| Endpoint {
-                address: endpoint.address.ip().into(),
-                port: PortBe::new(endpoint.address.port()),
-                reserved: 0,
-                workload: endpoint.workload.as_ref().map_or(0, |workload| {
-                    ids.id(NameKind::Workload, &workload.name.to_string())
-                }),
-                threshold: slot.threshold,
-                alias: slot.alias,
-            })
-            .collect();
+        let endpoints = slots(
+            *address,
+            port.endpoints.iter().chain(port.ipv6_endpoints.iter()),
+            ids,
+        );
         let service = ids.id(NameKind::Service, &frontend.service.host);
         tables.frontends.insert(
-            key,
+            key(*address, TCP),
             Frontend {
                 service,
                 verdict,
@@ -117,7 +102,44 @@ pub fn compile(
             },
         );
     }
+    datagrams::add(&mut tables, snapshot, ids);
     tables
+}
+
+/// What stands at an address of a service.
+fn key(address: SocketAddr, protocol: u16) -> FrontendKey {
+    FrontendKey {
+        address: address.ip().into(),
+        port: PortBe::new(address.port()),
+        protocol,
+    }
+}
+
+/// The ready ones as the programs choose among them, in the same order: sorted by address, which UDP relies
+/// on. Of the family of `address`: a socket of one cannot go on in the other.
+fn slots<'e>(
+    address: SocketAddr,
+    endpoints: impl Iterator<Item = &'e mesh::model::Endpoint>,
+    ids: &mut Ids,
+) -> Vec<Endpoint> {
+    let ready: Vec<_> = endpoints
+        .filter(|endpoint| endpoint.ready && endpoint.address.is_ipv4() == address.is_ipv4())
+        .collect();
+    let weights: Vec<u32> = ready.iter().map(|endpoint| endpoint.weight).collect();
+    ready
+        .iter()
+        .zip(alias::table(&weights))
+        .map(|(endpoint, slot)| Endpoint {
+            address: endpoint.address.ip().into(),
+            port: PortBe::new(endpoint.address.port()),
+            reserved: 0,
+            workload: endpoint.workload.as_ref().map_or(0, |workload| {
+                ids.id(NameKind::Workload, &workload.name.to_string())
+            }),
+            threshold: slot.threshold,
+            alias: slot.alias,
+        })
+        .collect()
 }
 
 /// The node vouches for the pods that are enrolled: theirs are the identities.
@@ -178,7 +200,7 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
         listener: PortBe::new(pod.listener),
         listener6: PortBe::new(pod.listener6),
         dns: PortBe::new(pod.dns),
-        reserved: 0,
+        dns6: PortBe::new(pod.dns6),
         flags: bits,
     };
     tables.workloads.insert(pod.netns, entry);

@@ -1,7 +1,7 @@
 //! Loads the programs, adopts what an earlier agent pinned, and attaches.
 //!
-//! Below `DIR/zerohop/v<LAYOUT>/<node>/`: `maps/NAME`, `links/NAME` and `connections`, the pinned
-//! iterator. A new agent finds the maps as they are and puts its programs behind the links that are
+//! Below `DIR/zerohop/v<LAYOUT>/<node>/`: `maps/NAME`, `links/NAME`, and `connections` and `exchanges`, the
+//! pinned iterators. A new agent finds the maps as they are and puts its programs behind the links that are
 //! there, so no connection ever meets a moment without them.
 
 mod error;
@@ -38,7 +38,7 @@ const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
 /// One more comes and goes: see [`Guard`].
-const ON_CGROUP: [(&str, bpf_attach_type); 8] = [
+const ON_CGROUP: [(&str, bpf_attach_type); 10] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
     (
@@ -50,7 +50,9 @@ const ON_CGROUP: [(&str, bpf_attach_type); 8] = [
         bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
     ),
     (programs::RECVMSG4, bpf_attach_type::BPF_CGROUP_UDP4_RECVMSG),
+    (programs::RECVMSG6, bpf_attach_type::BPF_CGROUP_UDP6_RECVMSG),
     (programs::SENDMSG4, bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
+    (programs::SENDMSG6, bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG),
     (
         programs::CONNECT4,
         bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
@@ -90,10 +92,15 @@ impl PinDir {
     pub fn connections(&self) -> PathBuf {
         self.0.join("connections")
     }
+
+    /// The pinned iterator of the UDP sockets that talk to services.
+    pub fn exchanges(&self) -> PathBuf {
+        self.0.join("exchanges")
+    }
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 22] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -105,6 +112,7 @@ pub const MAPS: [&str; 21] = [
     names::ACCESS_PORTS,
     names::DENIALS,
     names::CONNECTIONS,
+    names::EXCHANGES,
     names::SOCKETS,
     names::HANDSHAKES,
     names::PEERS,
@@ -189,7 +197,16 @@ fn load_and_attach(
     for (name, hook) in ON_CGROUP {
         attached.push(attach_to_cgroup(&mut ebpf, name, hook, &cgroup_file, pins)?);
     }
-    attached.push(attach_iterator(&mut ebpf, pins)?);
+    for (name, map, pin) in [
+        (
+            programs::DUMP_CONNECTIONS,
+            names::CONNECTIONS,
+            pins.connections(),
+        ),
+        (programs::DUMP_EXCHANGES, names::EXCHANGES, pins.exchanges()),
+    ] {
+        attached.push(attach_iterator(&mut ebpf, name, &pins.map(map), &pin)?);
+    }
     let guard = load_guard(&mut ebpf, cgroup_file, pins)?;
     Ok(Loaded { attached, guard })
 }
@@ -330,24 +347,22 @@ fn adopt(pin: &Path, program: &ProgramFd, cgroup: &File) -> Result<bool, LoadErr
     Ok(sys::replace_program(link.as_fd(), program.as_fd()).is_ok())
 }
 
-fn attach_iterator(ebpf: &mut Ebpf, pins: &PinDir) -> Result<Attached, LoadError> {
-    let name = programs::DUMP_CONNECTIONS;
-    let what = "pinning the connections iterator";
-    let map = MapInfo::from_pin(pins.map(names::CONNECTIONS))
+fn attach_iterator(
+    ebpf: &mut Ebpf,
+    name: &str,
+    map: &Path,
+    pin: &Path,
+) -> Result<Attached, LoadError> {
+    let what = &format!("pinning the iterator {name}");
+    let map = MapInfo::from_pin(map)
         .and_then(|info| info.fd())
         .map_err(|error| classify(what, &error))?;
     let (program, id) = load_program(ebpf, name)?;
     let program = program.fd().map_err(|error| classify(what, &error))?;
     let refused = |error: io::Error| classify(what, &error);
     let link = sys::iterate_map(program.as_fd(), map.as_fd()).map_err(refused)?;
-    let pin = pins.connections();
-    match fs::remove_file(&pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(LoadError::file("removing", &pin)(error));
-        }
-        _ => {}
-    }
-    sys::pin(link.as_fd(), &pin).map_err(refused)?;
+    remove(pin)?;
+    sys::pin(link.as_fd(), pin).map_err(refused)?;
     Ok(Attached {
         name: name.into(),
         hook: "iterator".into(),
@@ -446,7 +461,7 @@ mod tests {
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
         assert_ne!(first.guard.id(), second.guard.id());
         let (first, second) = (first.attached, second.attached);
-        assert_eq!(first.len(), ON_CGROUP.len() + ON_SOCKETS.len() + 1);
+        assert_eq!(first.len(), ON_CGROUP.len() + ON_SOCKETS.len() + 2);
         assert!(
             first
                 .iter()

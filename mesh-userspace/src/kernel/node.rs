@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
-    Ipv4Be, PortBe,
+    IpBe, PortBe,
     access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     dns::NameserverKey,
@@ -26,6 +26,7 @@ use super::{
     compile::{self, Enrolled, Tables},
     connections::{self, LiveConnection},
     cut::{self, Changed},
+    datagrams::Datagrams,
     guard::{Guard, GuardError},
     ids::Ids,
     listeners,
@@ -86,7 +87,8 @@ pub struct Kernel {
     access: Mutex<AccessMaps>,
     settings: Mutex<Array<MapData, Settings>>,
     origins: Mutex<BpfMap<MapData, OriginKey, Origin>>,
-    nameservers: Mutex<BpfMap<MapData, NameserverKey, Ipv4Be>>,
+    nameservers: Mutex<BpfMap<MapData, NameserverKey, IpBe>>,
+    datagrams: Mutex<Datagrams>,
     connections: Mutex<SkStorage<MapData, Connection>>,
     acceleration: Mutex<AccelerationState>,
 }
@@ -143,6 +145,7 @@ impl Kernel {
             settings: Mutex::new(settings),
             origins: Mutex::new(origins),
             nameservers: Mutex::new(nameservers),
+            datagrams: Mutex::default(),
             connections: Mutex::new(connections),
             acceleration: Mutex::new(acceleration),
         };
@@ -191,11 +194,19 @@ impl Kernel {
         // Before the pods: nobody is enrolled without its policies.
         let access = locked(&self.access).apply(&tables.access);
         let rest = policy.apply(&tables, ids);
+        locked(&self.datagrams).in_force(&tables);
         if tables.access.is_empty() && access.is_ok() {
             self.guard.detach()?;
         }
         guarded?;
         Ok(access.and(rest)?)
+    }
+
+    /// Ends the UDP sockets that are connected to an endpoint which is not its service's any more. `pods`: as
+    /// for [`Kernel::cut`]. To be called after [`Kernel::apply`] and once more later. Gives how many it ended.
+    pub fn end_datagrams(&self, pods: &[(&Netns, &[IpAddr])]) -> io::Result<usize> {
+        let pods: Vec<&Netns> = pods.iter().map(|(netns, _)| *netns).collect();
+        locked(&self.datagrams).end_stale(&self.pins.exchanges(), &pods)
     }
 
     /// Closes the connections that policies forbid since [`Kernel::apply`] changed them. `pods`: every one
@@ -349,9 +360,9 @@ impl Kernel {
     }
 
     /// The name server that a slot of a pod stands for; None: the pod has dialled none there.
-    pub fn nameserver(&self, netns: u64, slot: u32) -> io::Result<Option<Ipv4Addr>> {
+    pub fn nameserver(&self, netns: u64, slot: u32) -> io::Result<Option<IpAddr>> {
         match locked(&self.nameservers).get(&NameserverKey::new(netns, slot), 0) {
-            Ok(address) => Ok(Some(address.octets().into())),
+            Ok(address) => Ok(Some(address.into())),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(io::Error::other(error)),
         }
@@ -362,9 +373,9 @@ impl Kernel {
         self.own(netns.socket(Domain::for_address(*destination))?)
     }
 
-    /// A non-blocking UDP socket (IPv4) in a pod's namespace that the programs let pass.
-    pub fn datagram_socket(&self, netns: &Netns) -> io::Result<Socket> {
-        self.own(netns.datagram_socket()?)
+    /// A non-blocking UDP socket in a pod's namespace that the programs let pass.
+    pub fn datagram_socket(&self, netns: &Netns, destination: &SocketAddr) -> io::Result<Socket> {
+        self.own(netns.datagram_socket(Domain::for_address(*destination))?)
     }
 
     /// Marks a socket as the agent's.

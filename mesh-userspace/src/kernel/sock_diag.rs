@@ -4,6 +4,8 @@
 //! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/tcp_diag.c> `tcp_diag_destroy`. It resets the
 //! connection, so the other end learns of it too, wherever it is.
 
+mod datagrams;
+
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},

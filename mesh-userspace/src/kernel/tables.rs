@@ -23,6 +23,7 @@ use super::{
     compile::{Frontend, Tables},
     ids::Ids,
     loader::PinDir,
+    sys,
 };
 
 /// A map that could not be opened, read or written.
@@ -156,13 +157,11 @@ impl PolicyMaps {
     /// Opens the pins; what an earlier agent left stays in force until it is replaced.
     pub fn open(pins: &PinDir) -> Result<Self, TableError> {
         let endpoints: Table<EndpointKey, Endpoint> = Table::open(names::ENDPOINTS, pins)?;
-        let next_group = endpoints
-            .contents
-            .keys()
-            .map(|key| key.group)
-            .max()
-            .unwrap_or(0)
-            + 1;
+        let highest = endpoints.contents.keys().map(|key| key.group).max();
+        // A number that is gone must not come back: UDP sockets remember theirs. This clock has made more
+        // steps of 17 ms since boot than an earlier agent can have made groups.
+        let steps = (sys::monotonic_ns() >> 24) as u32;
+        let next_group = steps.max(highest.unwrap_or(0) + 1);
         Ok(Self {
             workloads: Table::open(names::WORKLOADS, pins)?,
             local_pods: Table::open(names::LOCAL_PODS, pins)?,

@@ -6,28 +6,47 @@
 
 mod message;
 mod name;
+mod srv;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 pub use self::message::{Decision, Transport, decide, failure, is_query};
 pub use self::name::{Addresses, lookup};
-use super::model::Snapshot;
+use super::model::{DatagramFrontend, Frontend, Snapshot};
 
 /// Where a query for `dialled` goes on to: a name server that is a Service of the mesh has no socket of
 /// its own behind its address, so one of the ready endpoints is taken, by `draw`.
 ///
-/// The snapshot has the TCP port only. UDP takes the same endpoint: Kubernetes' DNS serves both.
-pub fn resolver(snapshot: &Snapshot, dialled: SocketAddr, draw: u32) -> SocketAddr {
-    let Some(frontend) = snapshot.frontends.get(&dialled) else {
+/// One that has the other transport's port only takes that one's: name servers serve both.
+pub fn resolver(
+    snapshot: &Snapshot,
+    dialled: SocketAddr,
+    transport: Transport,
+    draw: u32,
+) -> SocketAddr {
+    let streams = || {
+        let frontend = snapshot.frontends.get(&dialled);
+        let port = frontend.map(Frontend::service_port);
+        port.map(|port| (&port.endpoints, &port.ipv6_endpoints))
+    };
+    let datagrams = || {
+        let frontend = snapshot.datagram_frontends.get(&dialled);
+        let port = frontend.map(DatagramFrontend::port);
+        port.map(|port| (&port.endpoints, &port.ipv6_endpoints))
+    };
+    let found = match transport {
+        Transport::Tcp => streams().or_else(datagrams),
+        Transport::Udp => datagrams().or_else(streams),
+    };
+    let Some((endpoints, ipv6_endpoints)) = found else {
         return dialled;
     };
-    let ready: Vec<SocketAddr> = frontend
-        .service_port()
-        .endpoints
+    let ready: Vec<SocketAddr> = endpoints
         .iter()
+        .chain(ipv6_endpoints.iter())
         .filter(|endpoint| endpoint.ready)
         .map(|endpoint| endpoint.address)
-        .filter(|address| matches!(address.ip(), IpAddr::V4(_)))
+        .filter(|address| address.is_ipv4() == dialled.is_ipv4())
         .collect();
     if ready.is_empty() {
         return dialled;

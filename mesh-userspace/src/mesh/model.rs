@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
     /// (cluster IP, service port) to what stands there.
     pub frontends: HashMap<SocketAddr, Frontend>,
+    /// The same of UDP ports.
+    pub datagram_frontends: HashMap<SocketAddr, DatagramFrontend>,
     /// A pod's own address to the pod (not for pods in the host's namespace).
     pub workload_by_address: HashMap<IpAddr, Arc<Workload>>,
     /// What clients of a namespace see; for every namespace that has a workload.
@@ -47,6 +49,22 @@ impl Frontend {
     /// The port that stands at this address.
     pub fn service_port(&self) -> &ServicePort {
         &self.service.ports[self.port]
+    }
+}
+
+/// A service's UDP port by its address.
+#[derive(Debug, Clone)]
+pub struct DatagramFrontend {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Index into its UDP ports.
+    pub port: usize,
+}
+
+impl DatagramFrontend {
+    /// The port that stands at this address.
+    pub fn port(&self) -> &DatagramPort {
+        &self.service.datagram_ports[self.port]
     }
 }
 
@@ -113,6 +131,8 @@ pub struct Service {
     pub headless: bool,
     /// TCP ports only.
     pub ports: Vec<ServicePort>,
+    /// The UDP ports.
+    pub datagram_ports: Vec<DatagramPort>,
 }
 
 /// One TCP port of a service.
@@ -134,6 +154,19 @@ pub struct ServicePort {
     pub way: Way,
     /// One line for people: why this way.
     pub way_reason: Arc<str>,
+}
+
+/// One UDP port of a service: the kernel picks the endpoint, nothing else decides about it.
+#[derive(Debug)]
+pub struct DatagramPort {
+    /// The service's own port.
+    pub number: u16,
+    /// May be empty.
+    pub name: Arc<str>,
+    /// As [`ServicePort::endpoints`].
+    pub endpoints: Arc<[Endpoint]>,
+    /// As [`ServicePort::ipv6_endpoints`].
+    pub ipv6_endpoints: Arc<[Endpoint]>,
 }
 
 /// A backend of a service port.

@@ -30,7 +30,7 @@ pub(super) use self::{
     objects::Objects,
     virtual_services::{MeshRule, VirtualServices},
 };
-use super::model::{Frontend, Service, Snapshot, View, VirtualHost, Workload};
+use super::model::{DatagramFrontend, Frontend, Service, Snapshot, View, VirtualHost, Workload};
 use crate::config::model::{Object, PodPlace};
 
 /// What a snapshot is built for.
@@ -72,6 +72,7 @@ impl Snapshot {
             version: options.version,
             policies: access.summaries(&pods),
             frontends: frontends(&services),
+            datagram_frontends: datagram_frontends(&services),
             workloads: pods
                 .into_iter()
                 .map(|pod| (pod.workload.name.clone(), pod.workload))
@@ -129,6 +130,26 @@ fn frontends(services: &BTreeMap<Arc<str>, Arc<Service>>) -> HashMap<SocketAddr,
                 frontends
                     .entry(SocketAddr::new(*address, service_port.number))
                     .or_insert_with(|| Frontend {
+                        service: Arc::clone(service),
+                        port,
+                    });
+            }
+        }
+    }
+    frontends
+}
+
+/// As [`frontends`], of UDP ports.
+fn datagram_frontends(
+    services: &BTreeMap<Arc<str>, Arc<Service>>,
+) -> HashMap<SocketAddr, DatagramFrontend> {
+    let mut frontends = HashMap::new();
+    for service in services.values() {
+        for address in &service.addresses {
+            for (port, datagram_port) in service.datagram_ports.iter().enumerate() {
+                frontends
+                    .entry(SocketAddr::new(*address, datagram_port.number))
+                    .or_insert_with(|| DatagramFrontend {
                         service: Arc::clone(service),
                         port,
                     });

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 mod bulk;
 mod calls;
+mod datagrams;
 mod flood;
 mod messages;
 mod names;
@@ -175,6 +176,7 @@ impl Puppet {
                 self.put(order.text("on")?, fd);
                 json!("taken")
             }
+            op if op.starts_with("udp ") => self.datagrams(op, order)?,
             "name process" => calls::name_process(order.text("text")?)?,
             _ => on_socket(self.fd(order)?, op, order)?,
         })

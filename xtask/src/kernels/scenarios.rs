@@ -1,5 +1,5 @@
 //! The scenarios that run on every kernel: the lab itself, bytes (direct, accelerated, switched, by the
-//! agent), decisions, and the agent's comings and goings.
+//! agent), decisions, the agent's comings and goings, and datagrams.
 
 /// A test of the lab.
 pub struct Scenario {
@@ -11,7 +11,7 @@ pub struct Scenario {
 }
 
 /// Those of one binary stand together.
-pub const SCENARIOS: [Scenario; 16] = [
+pub const SCENARIOS: [Scenario; 18] = [
     any("lab", "pods_reach_each_other_by_address_and_by_name"),
     any(
         "tcp",
@@ -49,6 +49,14 @@ pub const SCENARIOS: [Scenario; 16] = [
         "direct_traffic_does_not_notice_an_agent_that_stops_dies_and_starts",
     ),
     any("lifecycle", "an_agent_adopts_what_the_last_one_pinned"),
+    any(
+        "udp",
+        "a_connected_socket_talks_to_one_endpoint_and_sees_the_service",
+    ),
+    any(
+        "udp",
+        "an_unconnected_socket_stays_with_its_endpoint_and_hears_the_service",
+    ),
 ];
 
 const fn any(binary: &'static str, test: &'static str) -> Scenario {

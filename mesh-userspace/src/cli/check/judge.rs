@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Finding, Outcome,
     machine::{Machine, Memlock},
-    programs,
+    names, programs,
 };
 use crate::{
     cli::client::{Client, ClientError},
@@ -38,11 +38,18 @@ pub fn all(machine: &Machine, bpffs: &Path, admin: &str) -> Vec<Finding> {
         memlock(machine),
     ];
     findings.extend(self_test(machine));
-    findings.push(admin_port(admin, Client::new(admin).get("/status")));
+    let status = Client::new(admin).get("/status");
+    findings.push(names::judge(&status));
+    findings.push(admin_port(admin, status));
     findings
 }
 
-fn finding(name: &str, outcome: Outcome, detail: impl Into<String>, mend: Option<&str>) -> Finding {
+pub(super) fn finding(
+    name: &str,
+    outcome: Outcome,
+    detail: impl Into<String>,
+    mend: Option<&str>,
+) -> Finding {
     Finding {
         name: name.into(),
         outcome,

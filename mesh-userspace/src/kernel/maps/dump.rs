@@ -1,5 +1,7 @@
 //! What is in a map, entry by entry, with numbers turned back into names.
 
+mod exchanges;
+
 use std::net::{IpAddr, SocketAddr};
 
 use aya::{
@@ -7,7 +9,7 @@ use aya::{
     maps::{LpmTrie, Map, MapData},
 };
 use mesh_common::{
-    IpBe, Ipv4Be, PortBe,
+    IpBe, PortBe,
     access::{Access, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer, listener},
     dns::NameserverKey,
@@ -43,7 +45,7 @@ impl PinnedMaps {
                     "workload": workload(w.id),
                     "address": own(w.address), "listener": w.listener.get(),
                     "address6": own(w.address6), "listener6": w.listener6.get(),
-                    "dns": w.dns.get(),
+                    "dns": w.dns.get(), "dns6": w.dns6.get(),
                     "acceleration": w.flags & flags::NO_ACCELERATION == 0,
                     "failClosed": w.flags & flags::FAIL_CLOSED != 0,
                 });
@@ -54,7 +56,7 @@ impl PinnedMaps {
                     "service": service(f.service), "verdict": verdict_name(f.verdict),
                     "group": f.group, "slots": f.slots,
                 });
-                (json!(at(key.address, key.port)), value)
+                (json!(frontend_key(&key)), value)
             }),
             names::ENDPOINTS => self.entries(names::ENDPOINTS, |key: EndpointKey, e: Endpoint| {
                 let value = json!({
@@ -114,8 +116,8 @@ impl PinnedMaps {
                 (json!(at(key.address, key.port)), value)
             }),
             names::NAMESERVERS => {
-                self.entries(names::NAMESERVERS, |key: NameserverKey, address: Ipv4Be| {
-                    (json!(format!("{}/{}", key.netns, key.slot)), json!(ip(IpBe::from_v4(address))))
+                self.entries(names::NAMESERVERS, |key: NameserverKey, address: IpBe| {
+                    (json!(format!("{}/{}", key.netns, key.slot)), json!(ip(address)))
                 })
             }
             names::LISTENERS => self.entries(names::LISTENERS, |key: ListenerKey, bits: u32| {
@@ -145,6 +147,7 @@ impl PinnedMaps {
             names::SETTINGS => self.settings(),
             names::EVENTS => self.events(),
             names::CONNECTIONS => self.connections(&names),
+            names::EXCHANGES => self.exchanges(&workload),
             names::SOCKETS => Ok(Vec::new()),
             _ => Err(MapsError::UnknownMap {
                 name: name.to_owned(),
@@ -260,6 +263,17 @@ impl PinnedMaps {
                 (json!(c.cookie.to_string()), value)
             })
             .collect())
+    }
+}
+
+/// With the transport where it is not TCP, which most are.
+fn frontend_key(key: &FrontendKey) -> String {
+    const UDP: u16 = 17;
+    let at = at(key.address, key.port);
+    if key.protocol == UDP {
+        format!("{at}/udp")
+    } else {
+        at
     }
 }
 

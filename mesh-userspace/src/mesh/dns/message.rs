@@ -2,17 +2,20 @@
 
 use domain::{
     base::{
-        Message, MessageBuilder, Question, Rtype, StaticCompressor, Ttl,
+        Message, MessageBuilder, Name, Question, Rtype, StaticCompressor, Ttl,
         iana::{Class, Opcode, Rcode},
         message_builder::{AnswerBuilder, PushError},
         name::ParsedName,
         opt::OptRecord,
         rdata::ComposeRecordData,
     },
-    rdata::{A, Aaaa},
+    rdata::{A, Aaaa, Srv},
 };
 
-use super::name::{Addresses, lookup};
+use super::{
+    name::{Addresses, lookup},
+    srv::{self, Place},
+};
 use crate::mesh::model::Snapshot;
 
 /// How long an answer holds, in seconds: as Kubernetes' own DNS has it, endpoints come and go.
@@ -86,12 +89,13 @@ fn answer(
     if !plain || !known_extras {
         return None;
     }
-    let addresses = match question.qtype() {
+    let found = match question.qtype() {
         // The last two describe how to reach a host: that this one has no such record is known, and an
         // outside resolver would say that there is no such host.
         Rtype::A | Rtype::AAAA | Rtype::HTTPS | Rtype::SVCB => {
-            lookup(snapshot, namespace, &text_of(&question)?)?
+            Found::Addresses(lookup(snapshot, namespace, &text_of(&question)?)?)
         }
+        Rtype::SRV => Found::Place(srv::lookup(snapshot, namespace, &text_of(&question)?)?),
         _ => return None,
     };
     let limit = match (transport, &opt) {
@@ -100,10 +104,18 @@ fn answer(
         (Transport::Udp, None) => PLAIN_UDP,
     };
     // Out of memory, or an invariant of the library: the resolver does what it can.
-    write(&message, &question, opt.as_ref(), &addresses, limit.into()).ok()
+    write(&message, &question, opt.as_ref(), &found, limit.into()).ok()
 }
 
-/// The queried name in lower case; None where it has characters that no Service's name has.
+/// What a name has of the type that is asked for.
+enum Found {
+    /// For A, AAAA; and for types that a host does not have.
+    Addresses(Addresses),
+    /// For SRV.
+    Place(Place),
+}
+
+/// The queried name in lower case; None where it has characters that no Service's and no port's name has.
 fn text_of(question: &Ask<'_>) -> Option<String> {
     let mut text = String::new();
     for label in question.qname() {
@@ -114,7 +126,7 @@ fn text_of(question: &Ask<'_>) -> Option<String> {
             text.push('.');
         }
         for &byte in label.as_slice() {
-            if !byte.is_ascii_alphanumeric() && byte != b'-' {
+            if !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_' {
                 return None;
             }
             text.push(byte.to_ascii_lowercase().into());
@@ -127,7 +139,7 @@ fn write(
     query: &Message<&[u8]>,
     question: &Ask<'_>,
     opt: Option<&Opt<'_>>,
-    addresses: &Addresses,
+    found: &Found,
     limit: usize,
 ) -> Result<Vec<u8>, PushError> {
     let target = StaticCompressor::new(Vec::new());
@@ -138,14 +150,20 @@ fn write(
     answers.set_push_limit(limit - if opt.is_some() { OPT_LENGTH } else { 0 });
     // Another first address for each query: most clients take the first.
     let turn = usize::from(query.header().id());
-    let records = match question.qtype() {
-        Rtype::A => {
+    let records = match (question.qtype(), found) {
+        (Rtype::A, Found::Addresses(addresses)) => {
             let data = turned(&addresses.v4, turn).map(|address| A::new(*address));
             push(&mut answers, question, data)
         }
-        Rtype::AAAA => {
+        (Rtype::AAAA, Found::Addresses(addresses)) => {
             let data = turned(&addresses.v6, turn).map(|address| Aaaa::new(*address));
             push(&mut answers, question, data)
+        }
+        (_, Found::Place(place)) => {
+            let target: Result<Name<Vec<u8>>, _> = place.host.parse();
+            let target = target.map_err(|_| PushError::ShortBuf)?;
+            let data = Srv::new(srv::PRIORITY, srv::WEIGHT, place.port, target);
+            push(&mut answers, question, std::iter::once(data))
         }
         _ => Ok(()),
     };

@@ -27,7 +27,7 @@ pub fn lookup(snapshot: &Snapshot, namespace: &str, name: &str) -> Option<Addres
 }
 
 /// The full host that a name stands for, were it a Service's.
-fn service_host(name: &str, namespace: &str, domain: &str) -> Option<String> {
+pub(super) fn service_host(name: &str, namespace: &str, domain: &str) -> Option<String> {
     let cluster = name
         .strip_suffix(domain)
         .and_then(|rest| rest.strip_suffix(".svc."));
@@ -44,12 +44,15 @@ fn service_host(name: &str, namespace: &str, domain: &str) -> Option<String> {
 fn addresses(service: &Service) -> Option<Addresses> {
     let all: BTreeSet<IpAddr> = if !service.headless {
         service.addresses.iter().copied().collect()
-    } else if service.ports.is_empty() {
-        // Of ports that are not TCP the snapshot has no endpoints.
+    } else if service.ports.is_empty() && service.datagram_ports.is_empty() {
+        // Of a Service without ports of TCP and UDP the snapshot has no endpoints.
         return None;
     } else {
-        let endpoints = service.ports.iter().flat_map(|port| port.endpoints.iter());
-        endpoints
+        let streams = service.ports.iter().map(|port| &port.endpoints);
+        let datagrams = service.datagram_ports.iter().map(|port| &port.endpoints);
+        streams
+            .chain(datagrams)
+            .flat_map(|endpoints| endpoints.iter())
             .filter(|endpoint| endpoint.ready)
             .map(|endpoint| endpoint.address.ip())
             .collect()

@@ -1,12 +1,14 @@
 //! Names by form and namespace, answers by type and size, and bytes that are no query.
 
+use std::net::IpAddr;
+
 use domain::{
     base::{
         Message, MessageBuilder, Name, Rtype,
         iana::{Opcode, Rcode},
         name::ToName,
     },
-    rdata::{A, Aaaa},
+    rdata::{A, Aaaa, Srv},
 };
 use proptest::prelude::*;
 
@@ -259,10 +261,77 @@ fn a_resolver_that_is_a_service_is_reached_at_a_ready_endpoint() {
         .service("kube-system/none", "10.96.0.11", &[("dns-tcp", 53)])
         .snapshot();
     let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
-    let reached = |dialled| resolver(&snapshot, at(dialled), 7);
+    let reached = |dialled| resolver(&snapshot, at(dialled), Transport::Tcp, 7);
     assert_eq!(reached("10.96.0.10:53"), at("10.0.0.53:53"));
     assert_eq!(reached("10.96.0.11:53"), at("10.96.0.11:53"));
     assert_eq!(reached("192.0.2.1:53"), at("192.0.2.1:53"));
+}
+
+#[test]
+fn a_resolver_is_reached_at_its_port_of_the_querys_transport_and_family() {
+    let snapshot = Mesh::default()
+        .yaml(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: kube-system}\n\
+             spec: {clusterIPs: [10.96.0.10, 'fd00:96::10'], selector: {app: dns}, ports: [\
+             {name: dns, port: 53, targetPort: 5353, protocol: UDP}, {name: dns-tcp, port: 53, targetPort: 5354}]}\n\
+             ---\napiVersion: v1\nkind: Service\nmetadata: {name: udp, namespace: kube-system}\n\
+             spec: {clusterIP: 10.96.0.11, selector: {app: dns}, ports: [{port: 53, protocol: UDP}]}\n",
+        )
+        .pod_with("kube-system/dns-0", "10.0.0.53", "app=dns", |pod| {
+            pod.addresses.push("fd00::53".parse().expect("an address"));
+        })
+        .snapshot();
+    let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+    let cases = [
+        ("10.96.0.10:53", Transport::Udp, "10.0.0.53:5353"),
+        ("10.96.0.10:53", Transport::Tcp, "10.0.0.53:5354"),
+        ("[fd00:96::10]:53", Transport::Udp, "[fd00::53]:5353"),
+        ("10.96.0.11:53", Transport::Tcp, "10.0.0.53:53"),
+    ];
+    for (dialled, transport, reached) in cases {
+        assert_eq!(resolver(&snapshot, at(dialled), transport, 3), at(reached));
+    }
+}
+
+#[test]
+fn a_named_port_is_a_service_record() {
+    let snapshot = Mesh::bookinfo()
+        .yaml(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: both, namespace: default}\n\
+             spec: {clusterIP: 10.96.0.77, ports: [{name: dns, port: 53, protocol: UDP}, \
+             {name: dns-tcp, port: 54}]}\n\
+             ---\napiVersion: v1\nkind: Service\nmetadata: {name: bare, namespace: default}\n\
+             spec: {clusterIP: None, ports: [{name: dns, port: 53, protocol: UDP}]}\n",
+        )
+        .snapshot();
+    let place = |name: &str| {
+        let query = query(name, Rtype::SRV);
+        let Decision::Answer(bytes) = decide(&snapshot, "default", &query, Transport::Udp) else {
+            return None;
+        };
+        let message = Message::from_octets(&bytes[..]).expect("a message");
+        let mut answers = message.answer().expect("a section").limit_to::<Srv<_>>();
+        let record = answers.next().expect("a record").expect("a good one");
+        assert!(answers.next().is_none());
+        let data = record.data();
+        assert_eq!((data.priority(), data.weight()), (0, 100));
+        Some((data.port(), data.target().to_string()))
+    };
+    let host = "both.default.svc.cluster.local".to_owned();
+    for name in ["_dns._udp.both", "_DNS._UDP.both.default.svc.cluster.local"] {
+        assert_eq!(place(name), Some((53, host.clone())), "{name}");
+    }
+    assert_eq!(place("_dns-tcp._tcp.both.default"), Some((54, host)));
+    for other in [
+        "_dns._tcp.both",
+        "_dns._sctp.both",
+        "_dns.both",
+        "both",
+        "_dns._udp.bare",
+        "_dns._udp.elsewhere",
+    ] {
+        assert_eq!(place(other), None, "{other}");
+    }
 }
 
 /// Bytes that often are nearly a query.

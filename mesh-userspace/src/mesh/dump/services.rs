@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::model::{Endpoint, Service, ServicePort};
+use crate::mesh::model::{DatagramPort, Endpoint, Service, ServicePort, Way};
 
 /// A Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct ServiceView {
     pub name: String,
     /// Cluster IPs; none for a headless one.
     pub addresses: Vec<String>,
-    /// TCP ports.
+    /// TCP ports, then UDP ports.
     pub ports: Vec<PortView>,
 }
 
@@ -28,7 +28,7 @@ pub struct PortView {
     pub port: u16,
     /// May be empty.
     pub name: String,
-    /// As `explain` spells it.
+    /// As `explain` spells it, or `udp`.
     pub protocol: String,
     /// `direct` or `agent`.
     pub way: String,
@@ -60,7 +60,12 @@ impl ServiceView {
             namespace: service.name.namespace.to_string(),
             name: service.name.name.to_string(),
             addresses: service.addresses.iter().map(ToString::to_string).collect(),
-            ports: service.ports.iter().map(PortView::of).collect(),
+            ports: service
+                .ports
+                .iter()
+                .map(PortView::of)
+                .chain(service.datagram_ports.iter().map(PortView::of_datagrams))
+                .collect(),
         }
     }
 }
@@ -73,6 +78,18 @@ impl PortView {
             protocol: port.protocol.as_str().to_owned(),
             way: port.way.as_str().to_owned(),
             way_reason: port.way_reason.to_string(),
+            endpoints: port.endpoints.iter().map(EndpointView::of).collect(),
+        }
+    }
+
+    fn of_datagrams(port: &DatagramPort) -> Self {
+        Self {
+            port: port.number,
+            name: port.name.to_string(),
+            protocol: "udp".to_owned(),
+            way: Way::Direct.as_str().to_owned(),
+            way_reason: "UDP: nothing decides about datagrams, so the kernel picks the endpoint"
+                .to_owned(),
             endpoints: port.endpoints.iter().map(EndpointView::of).collect(),
         }
     }

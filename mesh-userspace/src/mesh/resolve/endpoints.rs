@@ -8,9 +8,7 @@ use std::{
 
 use super::{objects::Objects, workloads::PodEntry};
 use crate::{
-    config::model::{
-        EndpointSlice, Labels, ObjectName, Service, ServicePort, TargetPort, Transport,
-    },
+    config::model::{EndpointSlice, Labels, ObjectName, Service, ServicePort, TargetPort},
     mesh::model::{Endpoint, Workload},
 };
 
@@ -128,7 +126,7 @@ impl<'a, 'o> EndpointFinder<'a, 'o> {
     ) {
         for slice in slices {
             let Some(slice_port) = slice.ports.iter().find(|candidate| {
-                candidate.name == port.name && candidate.transport == Transport::Tcp
+                candidate.name == port.name && candidate.transport == port.transport
             }) else {
                 continue;
             };

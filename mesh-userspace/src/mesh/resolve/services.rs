@@ -6,12 +6,12 @@ use super::{endpoints::EndpointFinder, objects::Objects, workloads::PodEntry};
 use crate::{
     config::model::Transport,
     mesh::{
-        model::{Service, ServicePort, Way, Workload},
+        model::{DatagramPort, Service, ServicePort, Way, Workload},
         names, protocol,
     },
 };
 
-/// One entry per Service, by namespace and name; TCP ports only.
+/// One entry per Service, by namespace and name; of the ports those of TCP and UDP.
 pub fn build(
     objects: &Objects<'_>,
     pods: &[PodEntry<'_>],
@@ -36,12 +36,24 @@ pub fn build(
                 way_reason: "".into(),
             })
             .collect();
+        let datagram_ports = spec
+            .ports
+            .iter()
+            .filter(|port| port.transport == Transport::Udp)
+            .map(|port| DatagramPort {
+                number: port.port,
+                name: port.name.as_str().into(),
+                endpoints: finder.of_port(name, spec, port),
+                ipv6_endpoints: finder.of_second_family(name, spec, port),
+            })
+            .collect();
         services.push(Service {
             host: names::service_host(&name.name, &name.namespace, domain).into(),
             name: name.clone(),
             addresses: spec.cluster_ips.clone(),
             headless: spec.headless,
             ports,
+            datagram_ports,
         });
     }
     services

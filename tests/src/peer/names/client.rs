@@ -1,7 +1,7 @@
 //! `lab-peer resolve`: asks for a name and prints what came back, and from whom as the socket says it.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,9 +17,9 @@ pub(in super::super) struct Arguments {
     /// How
     #[arg(long, value_enum, default_value = "library")]
     how: How,
-    /// Whom, at port 53; several: all of them from one socket
+    /// Whom, at port 53; several: all of them from one socket. IPv4 in an IPv6 socket as ::ffff:1.2.3.4
     #[arg(long = "server")]
-    servers: Vec<Ipv4Addr>,
+    servers: Vec<IpAddr>,
     /// For AAAA
     #[arg(long)]
     aaaa: bool,
@@ -86,7 +86,7 @@ impl Arguments {
 
 /// One socket, all servers; the answers in the servers' order.
 fn sendto(arguments: &Arguments) -> Result<Vec<Result<Value>>> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = unbound(arguments.server()?)?;
     socket.set_read_timeout(Some(arguments.patience()))?;
     let queries: Vec<Vec<u8>> = (1..=arguments.servers.len() as u16)
         .map(|number| arguments.query(number))
@@ -110,7 +110,7 @@ fn sendto(arguments: &Arguments) -> Result<Vec<Result<Value>>> {
 }
 
 fn connected(arguments: &Arguments) -> Result<Value> {
-    let socket = unbound()?;
+    let socket = unbound(arguments.server()?)?;
     socket.connect(arguments.server()?)?;
     socket.set_read_timeout(Some(arguments.patience()))?;
     let query = arguments.query(0x4242);
@@ -125,9 +125,9 @@ fn connected(arguments: &Arguments) -> Result<Value> {
 }
 
 /// A socket that nobody bound, as resolvers have it.
-fn unbound() -> Result<UdpSocket> {
+fn unbound(server: SocketAddr) -> Result<UdpSocket> {
     let kind = socket2::Type::DGRAM;
-    Ok(socket2::Socket::new(socket2::Domain::IPV4, kind, None)?.into())
+    Ok(socket2::Socket::new(socket2::Domain::for_address(server), kind, None)?.into())
 }
 
 fn tcp(arguments: &Arguments) -> Result<Value> {

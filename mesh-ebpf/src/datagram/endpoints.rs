@@ -1,0 +1,73 @@
+//! Whether an endpoint that was chosen before is still one of its service's.
+
+use mesh_common::{
+    IpBe,
+    datagram::Exchange,
+    policy::{EndpointKey, Frontend, FrontendKey},
+};
+
+use crate::maps::{ENDPOINTS, FRONTENDS};
+
+/// A group has fewer slots than 2 to this.
+const STEPS: usize = 18;
+
+/// Whether the endpoint of an exchange is ready still. As long as the service's endpoints are what they were
+/// this costs a comparison.
+#[inline(always)]
+pub fn stands(entry: &mut Exchange, frontend: &Frontend, key: &FrontendKey) -> bool {
+    if frontend.slots != 0 && frontend.group == entry.group {
+        return true;
+    }
+    if holds(frontend, entry) {
+        entry.group = frontend.group;
+        return true;
+    }
+    // The group may have been replaced since the frontend was read: it names the new one by now.
+    // SAFETY: user space replaces values whole.
+    if let Some(now) = unsafe { FRONTENDS.get(key) }
+        && now.group != frontend.group
+        && holds(now, entry)
+    {
+        entry.group = now.group;
+        return true;
+    }
+    false
+}
+
+/// Whether a group has the endpoint: its slots are sorted by address and port.
+#[inline(always)]
+fn holds(frontend: &Frontend, entry: &Exchange) -> bool {
+    let (mut low, mut high) = (0, frontend.slots);
+    for _ in 0..STEPS {
+        if low >= high {
+            return false;
+        }
+        let middle = low + (high - low) / 2;
+        let key = EndpointKey {
+            group: frontend.group,
+            slot: middle,
+        };
+        // SAFETY: user space replaces values whole.
+        let Some(slot) = (unsafe { ENDPOINTS.get(&key) }) else {
+            return false;
+        };
+        let there = (rank(slot.address), slot.port.get());
+        let wanted = (rank(entry.endpoint_address), entry.endpoint_port.get());
+        if there == wanted {
+            return true;
+        }
+        if there < wanted {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    false
+}
+
+/// As a number that sorts as people write the address.
+#[inline(always)]
+fn rank(address: IpBe) -> (u64, u64) {
+    let word = |index: usize| u64::from(u32::from_be(address.0[index]));
+    (word(0) << 32 | word(1), word(2) << 32 | word(3))
+}
