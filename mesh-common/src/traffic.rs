@@ -31,7 +31,39 @@ pub struct Traffic {
     pub redirected_sent: u64,
     /// Of `received`, those that went from socket to socket.
     pub redirected_received: u64,
+    /// Segments sent again, by the ends that have a record.
+    pub retransmits: u64,
+    /// Smallest round trip that a connection had when it closed, in microseconds; 0: none has.
+    pub min_rtt_us: u64,
+    /// Sum of the smoothed round trips of connections when they closed, in microseconds.
+    pub rtt_sum_us: u64,
+    /// How many of those were at most [`RTT_BOUNDS_US`]; the last slot has those above all bounds.
+    pub rtt: [u64; RTT_SLOTS],
 }
+
+impl Traffic {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self {
+        opened: 0,
+        closed: 0,
+        sent: 0,
+        received: 0,
+        redirected_sent: 0,
+        redirected_received: 0,
+        retransmits: 0,
+        min_rtt_us: 0,
+        rtt_sum_us: 0,
+        rtt: [0; RTT_SLOTS],
+    };
+}
+
+/// Upper bounds of the round trips' histogram, in microseconds: from a veth pair to another continent.
+pub const RTT_BOUNDS_US: [u32; 12] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000,
+];
+
+/// The bounds, and what lies above.
+pub const RTT_SLOTS: usize = RTT_BOUNDS_US.len() + 1;
 
 /// What the programs count, per CPU.
 #[repr(u32)]
@@ -63,11 +95,13 @@ pub enum Event {
     RecordLost = 11,
     /// SYNs refused by policy.
     SynDenied = 12,
+    /// Events that did not fit into the ring.
+    EventLost = 13,
 }
 
 impl Event {
     /// How many there are.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 14;
 
     /// All of them with the name that they have in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -84,7 +118,8 @@ impl Event {
         (Self::TrafficLost, "traffic_lost"),
         (Self::RecordLost, "record_lost"),
         (Self::SynDenied, "syn_denied"),
+        (Self::EventLost, "event_lost"),
     ];
 }
 
-crate::assert_layout!(TrafficKey = 16, Traffic = 48);
+crate::assert_layout!(TrafficKey = 16, Traffic = 72 + 8 * RTT_SLOTS);

@@ -93,7 +93,7 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 24] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -104,6 +104,7 @@ pub const MAPS: [&str; 21] = [
     names::ACCESS_SOURCES,
     names::ACCESS_PORTS,
     names::DENIALS,
+    names::FAILURES,
     names::CONNECTIONS,
     names::SOCKETS,
     names::HANDSHAKES,
@@ -113,6 +114,8 @@ pub const MAPS: [&str; 21] = [
     names::NAMESERVERS,
     names::TRAFFIC,
     names::EVENTS,
+    names::EVENT_RING,
+    names::FINISHED,
     names::SETTINGS,
     names::NAMES,
 ];
