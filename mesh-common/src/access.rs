@@ -90,6 +90,8 @@ pub enum Place {
     Connect = 0,
     /// At the SYN that reached the server's pod.
     Syn = 1,
+    /// By the agent, which carries the connection. Counted by the agent.
+    Agent = 2,
 }
 
 crate::assert_layout!(

@@ -287,6 +287,10 @@ pub struct ConnectionRecord {
     pub rtt_us: u32,
     /// The socket's TCP state (`TCP_ESTABLISHED` is 1).
     pub state: u32,
+    /// Smallest round trip of the last minutes (`net.ipv4.tcp_min_rtt_wlen`) in microseconds; 0 where unknown.
+    pub min_rtt_us: u32,
+    /// Segments that this end sent again.
+    pub retransmits: u32,
 }
 
 crate::assert_layout!(
@@ -297,5 +301,5 @@ crate::assert_layout!(
     OriginKey = 32,
     Origin = 20,
     Peer = 16,
-    ConnectionRecord = 192 + 24,
+    ConnectionRecord = 192 + 32,
 );

@@ -20,6 +20,8 @@ pub const ACCESS_SOURCES: &str = "access_sources";
 pub const ACCESS_PORTS: &str = "access_ports";
 /// [`crate::access::DenialKey`] → count.
 pub const DENIALS: &str = "denials";
+/// [`crate::failure::FailureKey`] → count.
+pub const FAILURES: &str = "failures";
 /// Socket → [`crate::connection::Connection`].
 pub const CONNECTIONS: &str = "connections";
 /// Socket → [`crate::datagram::Exchanges`].
@@ -38,6 +40,10 @@ pub const ORIGINS: &str = "origins";
 pub const TRAFFIC: &str = "traffic";
 /// [`crate::traffic::Event`] → count, per CPU.
 pub const EVENTS: &str = "events";
+/// A ring buffer of [`crate::event::Record`].
+pub const EVENT_RING: &str = "event_ring";
+/// A client's socket cookie → bytes that its peer had redirected when it closed.
+pub const FINISHED: &str = "finished";
 /// 0 → [`crate::settings::Settings`].
 pub const SETTINGS: &str = "settings";
 /// [`crate::dns::NameserverKey`] → [`crate::IpBe`].

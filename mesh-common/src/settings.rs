@@ -8,8 +8,8 @@ pub struct Settings {
     pub heartbeat_ns: u64,
     /// 1 where bytes may go from socket to socket; 0 sends every direction to TCP, live ones too.
     pub acceleration: u32,
-    /// Explicit.
-    pub reserved: u32,
+    /// What is written to the ring of events: bits of [`crate::event::follow`].
+    pub events: u32,
 }
 
 /// How old the heartbeat may be before the agent counts as gone, in nanoseconds.
@@ -29,6 +29,12 @@ pub struct Offsets {
     pub bytes_received: u32,
     /// `tcp_sock.srtt_us`, u32, shifted by 3.
     pub srtt_us: u32,
+    /// `tcp_sock.rtt_min.s[0].v`, u32, microseconds.
+    pub rtt_min: u32,
+    /// `tcp_sock.total_retrans`, u32, segments.
+    pub total_retrans: u32,
+    /// `sock.sk_err`, int.
+    pub sk_err: u32,
     /// `sock.sk_flags`, unsigned long: bit 1 (`SOCK_DONE`) says that a FIN was received.
     pub sk_flags: u32,
     /// `sock.__sk_common.skc_state`, u8.
@@ -75,4 +81,4 @@ pub struct Offsets {
     pub net_cookie: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 108);
+crate::assert_layout!(Settings = 16, Offsets = 120);

@@ -31,7 +31,39 @@ pub struct Traffic {
     pub redirected_sent: u64,
     /// Of `received`, those that went from socket to socket.
     pub redirected_received: u64,
+    /// Segments sent again, by the ends that have a record.
+    pub retransmits: u64,
+    /// Smallest round trip that a connection had when it closed, in microseconds; 0: none has.
+    pub min_rtt_us: u64,
+    /// Sum of the smoothed round trips of connections when they closed, in microseconds.
+    pub rtt_sum_us: u64,
+    /// How many of those were at most [`RTT_BOUNDS_US`]; the last slot has those above all bounds.
+    pub rtt: [u64; RTT_SLOTS],
 }
+
+impl Traffic {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self {
+        opened: 0,
+        closed: 0,
+        sent: 0,
+        received: 0,
+        redirected_sent: 0,
+        redirected_received: 0,
+        retransmits: 0,
+        min_rtt_us: 0,
+        rtt_sum_us: 0,
+        rtt: [0; RTT_SLOTS],
+    };
+}
+
+/// Upper bounds of the round trips' histogram, in microseconds: from a veth pair to another continent.
+pub const RTT_BOUNDS_US: [u32; 12] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000,
+];
+
+/// The bounds, and what lies above.
+pub const RTT_SLOTS: usize = RTT_BOUNDS_US.len() + 1;
 
 /// What the programs count, per CPU.
 #[repr(u32)]
@@ -67,11 +99,13 @@ pub enum Event {
     DatagramDirect = 13,
     /// Exchanges that gave way, as their socket talks to too many services at a time.
     DatagramForgotten = 14,
+    /// Events that did not fit into the ring.
+    EventLost = 15,
 }
 
 impl Event {
     /// How many there are.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 16;
 
     /// All of them with the name that they have in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -90,7 +124,8 @@ impl Event {
         (Self::SynDenied, "syn_denied"),
         (Self::DatagramDirect, "datagram_direct"),
         (Self::DatagramForgotten, "datagram_forgotten"),
+        (Self::EventLost, "event_lost"),
     ];
 }
 
-crate::assert_layout!(TrafficKey = 16, Traffic = 48);
+crate::assert_layout!(TrafficKey = 16, Traffic = 72 + 8 * RTT_SLOTS);

@@ -3,8 +3,6 @@
 //! Reads access, access_sources, access_ports; writes denials. A pod without an entry in
 //! access is open to everybody. An entry that leads nowhere refuses: only a damaged map has one.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use mesh_common::{
     IpBe, PortBe,
@@ -12,10 +10,7 @@ use mesh_common::{
     policy::LocalPod,
 };
 
-use crate::{
-    kernel::NOEXIST,
-    maps::{ACCESS, ACCESS_PORTS, ACCESS_SOURCES, DENIALS},
-};
+use crate::maps::{ACCESS, ACCESS_PORTS, ACCESS_SOURCES, DENIALS, add_one};
 
 /// The bits of a whole address after those of its set.
 const WHOLE: u32 = SET_BITS + 128;
@@ -24,9 +19,9 @@ const WHOLE: u32 = SET_BITS + 128;
 #[derive(Clone, Copy)]
 pub struct Denial {
     /// The server's number in the names map.
-    destination: u32,
+    pub destination: u32,
     /// Who decided, in the names map.
-    policy: u32,
+    pub policy: u32,
 }
 
 /// Judges a connection of the pod in `netns` at `source` to `port` of `pod`. A pod may talk to itself.
@@ -107,17 +102,6 @@ pub fn count_denial(denial: Denial, source: u32, place: Place) {
         policy: denial.policy,
         place: place as u32,
     };
-    if let Some(total) = DENIALS.get_ptr_mut(&key) {
-        // SAFETY: points into the map; an aligned u64.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
-        return;
-    }
-    if DENIALS.insert(&key, &1, NOEXIST).is_ok() {
-        return;
-    }
-    // Another CPU made it first; or the map is full, and only the event tells of it.
-    if let Some(total) = DENIALS.get_ptr_mut(&key) {
-        // SAFETY: as above.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
-    }
+    // Where the map is full, only the event tells of it.
+    add_one(&DENIALS, &key);
 }

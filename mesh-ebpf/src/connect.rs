@@ -20,6 +20,7 @@ use mesh_common::{
     IpBe, PortBe,
     access::Place,
     connection::{Role, hazard},
+    failure::Cause,
     policy::{Frontend, FrontendKey, LocalPod, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
     traffic::Event,
@@ -27,7 +28,7 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
-    access, caveats, datagram, dns,
+    access, caveats, datagram, dns, events, failures,
     kernel::{self, TCP},
     maps::{FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
     pick::{Target, pick},
@@ -44,8 +45,8 @@ const ECONNREFUSED: i32 = 111;
 /// Why a connect is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    /// By policy: EPERM, as a local firewall answers (connect(2)).
-    Denied,
+    /// By policy: EPERM, as a local firewall answers (connect(2)). Which server's, in the names map; 0: nobody's.
+    Denied(u32),
     /// No endpoint is ready: ECONNREFUSED, as kube-proxy answers.
     NoEndpoint,
     /// It needs the agent, there is none, and the pod fails closed: ECONNREFUSED.
@@ -63,7 +64,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     }
     match try_connect::<V4>(&ctx) {
         Ok(()) => ALLOW,
-        Err(refusal) => refuse(refusal),
+        Err(refusal) => refuse::<V4>(&ctx, refusal),
     }
 }
 
@@ -78,19 +79,20 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     }
     match try_connect::<V6>(&ctx) {
         Ok(()) => ALLOW,
-        Err(refusal) => refuse(refusal),
+        Err(refusal) => refuse::<V6>(&ctx, refusal),
     }
 }
 
 #[inline(always)]
-fn refuse(refusal: Refusal) -> i32 {
-    let event = match refusal {
-        Refusal::Denied => Event::ConnectDenied,
-        Refusal::NoEndpoint => Event::ConnectNoEndpoint,
-        Refusal::AgentAbsent => Event::AgentAbsentClosed,
+fn refuse<F: Family>(ctx: &SockAddrContext, refusal: Refusal) -> i32 {
+    let (event, cause, destination) = match refusal {
+        Refusal::Denied(server) => (Event::ConnectDenied, Cause::Denied, server),
+        Refusal::NoEndpoint => (Event::ConnectNoEndpoint, Cause::NoEndpoint, 0),
+        Refusal::AgentAbsent => (Event::AgentAbsentClosed, Cause::AgentAbsent, 0),
     };
     count(event);
-    if refusal != Refusal::Denied {
+    failures::refused::<F>(ctx, cause, destination);
+    if cause != Cause::Denied {
         // SAFETY: takes a number only.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }
@@ -233,7 +235,8 @@ fn judge<F: Family>(
     }
     access::judge_connect(netns, source, pod, port).map_err(|denial| {
         access::count_denial(denial, workload.id, Place::Connect);
-        Refusal::Denied
+        events::denied(denial, workload.id, Place::Connect, source, address, port);
+        Refusal::Denied(denial.destination)
     })
 }
 
@@ -259,7 +262,7 @@ fn verdict(listener: PortBe, workload: &Workload, frontend: &Frontend) -> Result
         return Ok(Verdict::Direct);
     }
     if frontend.verdict == Verdict::Deny as u32 {
-        return Err(Refusal::Denied);
+        return Err(Refusal::Denied(0));
     }
     if frontend.verdict != Verdict::Agent as u32 {
         return Ok(Verdict::Pass);

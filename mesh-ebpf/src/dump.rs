@@ -56,6 +56,8 @@ pub extern "C" fn dump_connections(ctx: *mut Context<Connection>) -> i32 {
             tcp_received: bytes.received,
             rtt_us: tcp.smoothed_rtt_us(),
             state: tcp.state(),
+            min_rtt_us: tcp.min_rtt_us(),
+            retransmits: tcp.retransmits(),
         };
         bpf_seq_write(
             (*(*ctx).meta).seq.cast(),

@@ -15,7 +15,7 @@ use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use mesh_common::{IpBe, Ipv4Be, PortBe, access::Place, traffic::Event};
 
 use crate::{
-    access,
+    access, events,
     kernel::{TCP, TcpSock},
     maps::{LOCAL_PODS, count},
 };
@@ -75,12 +75,10 @@ fn judge(ctx: &SkBuffContext, syn: &Syn) -> i32 {
     };
     // SAFETY: user space replaces values whole.
     let client = unsafe { LOCAL_PODS.get(&syn.source) };
+    let client = client.map_or(0, |client| client.workload);
     count(Event::SynDenied);
-    access::count_denial(
-        denial,
-        client.map_or(0, |client| client.workload),
-        Place::Syn,
-    );
+    access::count_denial(denial, client, Place::Syn);
+    events::denied(denial, client, Place::Syn, syn.source, IpBe::default(), syn.port);
     DROP
 }
 

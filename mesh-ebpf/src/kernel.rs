@@ -49,6 +49,9 @@ pub static OFFSETS: Offsets = Offsets {
     bytes_retrans: 0,
     bytes_received: 0,
     srtt_us: 0,
+    rtt_min: 0,
+    total_retrans: 0,
+    sk_err: 0,
     sk_flags: 0,
     skc_state: 0,
     sk_write_pending: 0,
@@ -200,6 +203,27 @@ impl TcpSock {
     #[inline(always)]
     pub fn smoothed_rtt_us(self) -> u32 {
         self.read::<u32>(offset!(srtt_us)) >> 3
+    }
+
+    /// Smallest round trip of the last minutes in microseconds; 0 where there was none.
+    #[inline(always)]
+    pub fn min_rtt_us(self) -> u32 {
+        match self.read(offset!(rtt_min)) {
+            u32::MAX => 0,
+            measured => measured,
+        }
+    }
+
+    /// Segments that were sent again.
+    #[inline(always)]
+    pub fn retransmits(self) -> u32 {
+        self.read(offset!(total_retrans))
+    }
+
+    /// The socket's error (errno); 0: none.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        self.read(offset!(sk_err))
     }
 
     /// TCP state.

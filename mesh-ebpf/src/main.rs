@@ -11,6 +11,8 @@
 //! | [`dns`] | the part for names of all of these: queries to the agent |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
+//! | [`failures`] | connects that came to nothing |
+//! | [`events`] | what is told of single connections while somebody follows |
 //! | [`listener`] | what is known of a port before its first connection |
 //! | [`caveats`] | what was seen of a socket before its first byte |
 //! | [`reuse`] | a socket that connects again |
@@ -31,6 +33,8 @@ mod connect;
 mod datagram;
 mod dns;
 mod dump;
+mod events;
+mod failures;
 mod ingress;
 mod join;
 mod kernel;

@@ -1,8 +1,10 @@
 //! Every map, once. `docs/bpf-maps.md` says who writes and who reads each.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
     macros::btf_map,
 };
 use mesh_common::{
@@ -11,12 +13,16 @@ use mesh_common::{
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     datagram::Exchanges,
     dns::NameserverKey,
+    event::RING_BYTES,
     executable::Executable,
+    failure::FailureKey,
     names::{Name, NameKey},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
     settings::Settings,
     traffic::{Event, Traffic, TrafficKey},
 };
+
+use crate::kernel::NOEXIST;
 
 /// Memory follows what is used, not what could be.
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
@@ -51,6 +57,9 @@ pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 131_072, GROWS> = HashMap:
 #[btf_map(name = "denials")]
 pub static DENIALS: HashMap<DenialKey, u64, 16384, GROWS> = HashMap::new();
 
+#[btf_map(name = "failures")]
+pub static FAILURES: HashMap<FailureKey, u64, 16384, GROWS> = HashMap::new();
+
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
@@ -84,6 +93,14 @@ pub static TRAFFIC: HashMap<TrafficKey, Traffic, 65536, GROWS> = HashMap::new();
 #[btf_map(name = "events")]
 pub static EVENTS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();
 
+/// Of [`mesh_common::event::Record`]; libbpf refuses a ring buffer that names its values' type.
+#[btf_map(name = "event_ring")]
+pub static EVENT_RING: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+/// Between the two closes of a pair. The oldest give way: those connections show fewer bytes than the totals.
+#[btf_map(name = "finished")]
+pub static FINISHED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
+
 #[btf_map(name = "settings")]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 
@@ -100,4 +117,24 @@ pub fn count(event: Event) {
         // another program of ours in an interrupt; a count lost then is acceptable in a statistic.
         unsafe { *counter += 1 };
     }
+}
+
+/// Adds one to a counter in a hash map, which is made where it is not there. False: the map is full.
+#[inline(always)]
+pub fn add_one<K, const N: usize, const F: usize>(map: &HashMap<K, u64, N, F>, key: &K) -> bool {
+    if let Some(total) = map.get_ptr_mut(key) {
+        // SAFETY: points into the map; an aligned u64.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
+        return true;
+    }
+    if map.insert(key, &1, NOEXIST).is_ok() {
+        return true;
+    }
+    // Another CPU made it first, or the map is full.
+    let Some(total) = map.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: as above.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, 1) };
+    true
 }

@@ -66,6 +66,20 @@ impl PeerRecord {
         read == write_seq && self.is_there()
     }
 
+    /// Whether it is open, so that somebody may still ask about it.
+    #[inline(always)]
+    pub fn is_open(self) -> bool {
+        let settled: u32 = field!(self, settled);
+        settled == 0 && self.is_there()
+    }
+
+    /// Bytes that it has redirected; None: it is gone.
+    #[inline(always)]
+    pub fn redirected_bytes(self) -> Option<u64> {
+        let bytes: u64 = field!(self, redirected_bytes);
+        self.is_there().then_some(bytes)
+    }
+
     /// Messages that it has redirected.
     #[inline(always)]
     pub fn messages(self) -> u64 {

@@ -6,14 +6,19 @@
 //! socket map's is called by `tcp_disconnect`.
 
 use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_map_delete_elem, programs::SockOpsContext,
+    EbpfContext as _, bindings::BPF_SOCK_OPS_STATE_CB_FLAG,
+    helpers::generated::bpf_map_delete_elem, programs::SockOpsContext,
 };
 use mesh_common::{
     caveat,
     connection::{Connection, Role},
 };
 
-use crate::{kernel, maps::SOCKETS, sock_ops::sk};
+use crate::{
+    kernel,
+    maps::SOCKETS,
+    sock_ops::{sk, watch},
+};
 
 /// The record for another connection on the same socket. What was set on the socket stays.
 #[inline(always)]
@@ -41,7 +46,12 @@ pub fn connecting(ctx: &SockOpsContext) {
         return;
     };
     // SAFETY: points into the socket's storage.
-    if unsafe { record.as_ref() }.hazards & caveat::CONNECTED_BEFORE == 0 {
+    let record = unsafe { record.as_ref() };
+    if record.role != Role::Agent as u32 {
+        // A connect that fails tells of it by its state.
+        watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+    }
+    if record.hazards & caveat::CONNECTED_BEFORE == 0 {
         return;
     }
     let cookie = kernel::socket_cookie(ctx.as_ptr());

@@ -17,7 +17,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1,
-        BPF_TCP_LAST_ACK, bpf_sock,
+        BPF_TCP_LAST_ACK, BPF_TCP_SYN_SENT, bpf_sock,
     },
     helpers::generated::bpf_ktime_get_ns,
     macros::sock_ops,
@@ -32,7 +32,7 @@ use mesh_common::{
 };
 
 use crate::{
-    accounting, caveats,
+    accounting, caveats, failures,
     kernel::{self, AF_INET, ANY, TcpSock},
     listener,
     maps::{EXCLUDED_PORTS, LOCAL_PODS, ORIGINS, SETTINGS, WORKLOADS},
@@ -49,6 +49,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => reuse::connecting(&ctx),
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => pairing::leave_if_plain(&ctx),
         BPF_SOCK_OPS_STATE_CB => match ctx.arg(1) {
+            BPF_TCP_CLOSE if ctx.arg(0) == BPF_TCP_SYN_SENT => failures::connect_failed(&ctx),
             BPF_TCP_CLOSE => accounting::closed(&ctx),
             BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK => sending_is_shut(&ctx),
             _ => {}
@@ -110,7 +111,7 @@ pub struct Ends {
 
 impl Ends {
     #[inline(always)]
-    fn of(ctx: &SockOpsContext) -> Self {
+    pub fn of(ctx: &SockOpsContext) -> Self {
         let (local_address, remote_address) = if ctx.family() == AF_INET || is_mapped(ctx) {
             (
                 IpBe::from_v4(Ipv4Be(ctx.local_ip4())),

@@ -4,6 +4,7 @@
 //! [`AdminState`].
 
 mod answer;
+mod events;
 mod page;
 mod query;
 mod router;
@@ -13,8 +14,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
+pub use events::{ClosedConnection, EventKind, EventPage, EventRow};
 pub use server::{AdminError, Server};
 pub use status::{
     AccelerationState, AccelerationStatus, AttachedProgram, ConfigCounts, ConnectionRow,
@@ -39,6 +41,9 @@ pub trait AdminState: Send + Sync + 'static {
     fn metrics(&self, openmetrics: bool) -> String;
     /// The open connections that the agent or the kernel's maps know of.
     fn connections(&self) -> io::Result<Vec<ConnectionRow>>;
+    /// What happened to connections after event number `after`. Waits for the first for as long as `wait`,
+    /// and lets the programs tell of every connection for a while if that is not zero.
+    fn events(&self, after: u64, wait: Duration) -> EventPage;
     /// The kill switch; the reason, in a sentence, where it could not be thrown.
     fn set_acceleration(&self, on: bool) -> Result<(), String>;
 }

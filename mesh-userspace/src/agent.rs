@@ -6,10 +6,12 @@
 //! | control | configuration → snapshot → pods → kernel ([`control`]) |
 //! | worker-N | connections (`proxy`) |
 //! | dns | pods' queries for names (`dns`) |
+//! | events | what the programs tell of single connections ([`events`]) |
 //! | heartbeat | tells the programs that the agent lives |
 
 mod control;
 mod counters;
+mod events;
 mod heartbeat;
 mod interception;
 mod logging;
@@ -41,6 +43,7 @@ use crate::{
 
 use self::{
     control::{Control, ControlError},
+    events::{Events, EventsThread},
     interception::KernelInterception,
     only_one::{AlreadyRunning, OnlyOne},
     state::AgentState,
@@ -176,8 +179,13 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         let workers = args
             .workers
             .or_else(|| std::thread::available_parallelism().ok());
-        let interception: Arc<dyn Interception> =
-            Arc::new(KernelInterception::new(Arc::clone(&kernel)));
+        let events = Arc::new(Events::new(Arc::clone(&kernel)));
+        let events_thread =
+            EventsThread::start(&events).map_err(system("reading the ring of events"))?;
+        let interception: Arc<dyn Interception> = Arc::new(KernelInterception::new(
+            Arc::clone(&kernel),
+            Arc::clone(&events),
+        ));
         let config = ProxyConfig {
             workers: workers.map_or(1, std::num::NonZero::get),
             drain: DRAIN,
@@ -185,13 +193,14 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         };
         let proxy = Proxy::start(&config, &snapshot, &interception, &telemetry)?;
         let proxy = Arc::new(proxy);
-        let dns = start_dns(args.dns, &snapshot, &kernel)?;
+        let dns = start_dns(args.dns, &snapshot, &kernel, &events)?;
         let state = Arc::new(AgentState::new(
             node,
             Arc::clone(&kernel),
             telemetry,
             Arc::clone(&snapshot),
             dns.clone(),
+            events,
         ));
         let control = control
             .start(
@@ -217,6 +226,7 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
             dns.drain().await;
         }
         proxy.drain().await;
+        events_thread.stop();
         let _ = stop.send(());
         let _ = serving.await;
         Ok(())
@@ -227,11 +237,15 @@ fn start_dns(
     wanted: Switch,
     snapshot: &Arc<ArcSwap<Snapshot>>,
     kernel: &Arc<Kernel>,
+    events: &Arc<Events>,
 ) -> Result<Option<Arc<Dns>>, AgentError> {
     if wanted == Switch::Off {
         return Ok(None);
     }
-    let network: Arc<dyn PodNetwork> = Arc::new(KernelInterception::new(Arc::clone(kernel)));
+    let network: Arc<dyn PodNetwork> = Arc::new(KernelInterception::new(
+        Arc::clone(kernel),
+        Arc::clone(events),
+    ));
     let dns = Dns::start(snapshot, &network).map_err(system("starting the thread for names"))?;
     Ok(Some(Arc::new(dns)))
 }

@@ -11,6 +11,7 @@ mod check;
 mod completion;
 mod connections;
 mod error;
+mod events;
 mod explain;
 mod folder;
 mod maps;
@@ -66,6 +67,7 @@ fn run(cli: &Cli) -> Result<ExitStatus, CliError> {
         Command::Routes => resolved::routes(&client, out),
         Command::Explain(query) => explain::run(&client, query, global, out),
         Command::Connections => connections::run(&client, out),
+        Command::Events { follow } => events::run(&client, *follow, out),
         Command::Maps(command) => maps::run(global, command, out),
         Command::Analyze(what) => analyze::run(what, out),
         Command::Acceleration { state } => acceleration::run(&client, *state, out),

@@ -9,7 +9,8 @@
 //! | `datagrams` | UDP sockets that talk to services; their end where the endpoint has gone |
 //! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
 //! | `tables` | map contents written by difference |
-//! | `connections` | live connections and totals, read |
+//! | `connections` | live connections, read |
+//! | `node/counts`, `events` | totals and single events, read |
 //! | `maps` | the pinned maps for people, no agent needed |
 //! | `selftest`, `btf` | what this kernel does, and where it keeps its fields |
 //! | `verify` | every program loaded for its own sake, and what the verifier says |
@@ -26,6 +27,7 @@ pub mod compile;
 pub mod connections;
 mod cut;
 pub mod datagrams;
+pub mod events;
 pub mod executables;
 pub mod guard;
 pub mod ids;
@@ -39,3 +41,8 @@ mod sock_diag;
 mod sys;
 pub mod tables;
 pub mod verify;
+
+/// What the programs' times count from (`CLOCK_MONOTONIC`) until now.
+pub fn since_boot() -> std::time::Duration {
+    std::time::Duration::from_nanos(sys::monotonic_ns())
+}

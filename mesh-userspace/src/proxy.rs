@@ -3,6 +3,7 @@
 //! Each worker is a thread with a runtime, listeners and connection pools of its own; what they share is
 //! the snapshot, by a pointer that is swapped. The life of a request is written in [`request`].
 
+mod access;
 mod answer;
 mod attempt;
 mod balance;

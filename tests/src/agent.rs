@@ -181,12 +181,17 @@ impl Agent {
 
     /// Runs `meshctl` against this agent.
     pub fn meshctl(&self, arguments: &[&str]) -> Result<Output> {
+        self.start_meshctl(arguments)?.wait(CLI_DEADLINE)
+    }
+
+    /// Starts `meshctl` against this agent, and does not wait.
+    pub fn start_meshctl(&self, arguments: &[&str]) -> Result<Process> {
         let mut command = Command::new(binaries::find("meshctl")?);
         command
             .args(["--admin", &self.admin.to_string(), "--bpffs", BPFFS])
             .args(["--node-name", &self.lab])
             .args(arguments);
-        Process::start(command)?.wait(CLI_DEADLINE)
+        Process::start(command)
     }
 
     /// Runs `meshctl … -o json`, which must succeed.
@@ -261,6 +266,12 @@ impl Agent {
             .take()
             .context("the agent is stopped already")?;
         self.wait_process(process)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        let process = self.process.as_mut().context("the agent is stopped")?;
+        process.signal(signal)
     }
 
     /// Kills it without a word; what it pinned stays.

@@ -1,5 +1,7 @@
 //! What is answered with JSON: reads of the state, `explain`, and the kill switch.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -87,6 +89,30 @@ fn parse<T: DeserializeOwned>(body: &Bytes, mend: &str) -> Result<T, Box<Answer>
             mend,
         ))
     })
+}
+
+/// The longest that `/events` waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The body of POST `/events`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Follow {
+    /// `next` of the answer before.
+    after: u64,
+    /// How long to wait for the first. Not zero: somebody follows.
+    wait_ms: u64,
+}
+
+/// What happened to connections.
+pub fn events(state: &dyn AdminState, body: &Bytes) -> Answer {
+    match parse::<Follow>(body, r#"send {"after":0,"waitMs":1000}, or {}"#) {
+        Ok(Follow { after, wait_ms }) => {
+            let wait = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
+            Answer::json(&state.events(after, wait))
+        }
+        Err(refusal) => *refusal,
+    }
 }
 
 /// What would happen to a request.

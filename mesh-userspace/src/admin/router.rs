@@ -47,6 +47,11 @@ pub const ENDPOINTS: &[(&str, &str, &str)] = &[
         "the rules of each namespace's clients, resolved",
     ),
     ("/connections", "GET", "open connections"),
+    (
+        "/events",
+        "POST",
+        r#"connections opened, closed, failed, denied: {"after":0,"waitMs":1000}"#,
+    ),
     ("/explain", "POST", "what would happen to a request"),
     (
         "/acceleration",
@@ -112,6 +117,7 @@ pub fn answer(state: &dyn AdminState, call: &Call) -> Answer {
         },
         "/metrics" => metrics(state, &call.headers),
         "/explain" => query::explain(state, &call.body),
+        "/events" => query::events(state, &call.body),
         "/acceleration" => query::set_acceleration(state, &call.body),
         path => query::read(state, path).unwrap_or_else(|| unknown(path)),
     }

@@ -166,6 +166,12 @@ pub struct ConnectionRow {
     /// Smoothed round trip time, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,
+    /// The smallest of the last minutes, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_rtt_us: Option<u64>,
+    /// Segments sent again, by the ends that are seen.
+    #[serde(default)]
+    pub retransmits: u64,
 }
 
 /// How an open connection goes.

@@ -1,6 +1,9 @@
 //! The kernel's counters as metrics: `istio_tcp_*` for direct connections, `zerohop_*` for what only
 //! Zerohop knows.
 
+mod failures;
+mod pairs;
+
 use std::{
     collections::HashMap,
     fmt::Write as _,
@@ -10,12 +13,18 @@ use std::{
 use mesh_common::{
     names::NameKind,
     policy::Verdict,
-    traffic::{Traffic, TrafficKey},
+    traffic::{Event, Traffic, TrafficKey},
 };
 
+use super::events::Events;
 use crate::{
     dns::DnsCounters,
-    kernel::{maps::place_name, node::Kernel, tables::verdict_name},
+    kernel::{
+        connections::open::Open,
+        maps::place_name,
+        node::{Counted, Kernel},
+        tables::verdict_name,
+    },
     mesh::model::{Snapshot, WorkloadLabels},
     telemetry::{self, Peers, ResponseFlags, ServiceLabels, TcpKey, TcpTotals, Telemetry},
 };
@@ -27,13 +36,14 @@ struct Known {
     services: HashMap<String, ServiceLabels>,
     /// What was said last: a counter never goes back, though a connection that closes between two
     /// readings may be missing from one of them.
-    said: HashMap<TrafficKey, Traffic>,
+    said: HashMap<TrafficKey, Counted>,
 }
 
 /// Reads the kernel's counters when metrics are asked for.
 pub struct Counters {
     kernel: Arc<Kernel>,
     telemetry: Arc<Telemetry>,
+    events: Arc<Events>,
     dns: Option<Arc<DnsCounters>>,
     known: Mutex<Known>,
 }
@@ -43,11 +53,13 @@ impl Counters {
     pub fn new(
         kernel: Arc<Kernel>,
         telemetry: Arc<Telemetry>,
+        events: Arc<Events>,
         dns: Option<Arc<DnsCounters>>,
     ) -> Self {
         Self {
             kernel,
             telemetry,
+            events,
             dns,
             known: Mutex::default(),
         }
@@ -71,12 +83,18 @@ impl Counters {
     /// Every family.
     pub fn render(&self, openmetrics: bool) -> String {
         let mut out = String::new();
-        let totals = self.totals();
+        let counted = self.totals();
+        let totals = counted
+            .iter()
+            .map(|(key, counted)| (*key, counted.total))
+            .collect();
         self.hand_over(&totals);
         self.telemetry.render(&mut out, openmetrics);
         render_ways(&totals, &mut out, openmetrics);
         self.render_events(&mut out, openmetrics);
         self.render_denials(&mut out, openmetrics);
+        pairs::render(&self.kernel, &counted, &mut out, openmetrics);
+        failures::render(&self.kernel, &mut out, openmetrics);
         if let Some(dns) = &self.dns {
             dns.render(&mut out, openmetrics);
         }
@@ -86,7 +104,7 @@ impl Counters {
         out
     }
 
-    fn totals(&self) -> HashMap<TrafficKey, Traffic> {
+    fn totals(&self) -> HashMap<TrafficKey, Counted> {
         let read = match self.kernel.traffic() {
             Ok(read) => read,
             Err(error) => {
@@ -95,15 +113,23 @@ impl Counters {
             }
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for said in known.said.values_mut() {
+            said.open = Open::default();
+        }
         for (key, now) in read {
             let said = known.said.entry(key).or_default();
-            *said = Traffic {
-                opened: said.opened.max(now.opened),
-                closed: said.closed.max(now.closed),
-                sent: said.sent.max(now.sent),
-                received: said.received.max(now.received),
-                redirected_sent: said.redirected_sent.max(now.redirected_sent),
-                redirected_received: said.redirected_received.max(now.redirected_received),
+            let (then, total) = (said.total, now.total);
+            said.open = now.open;
+            said.total = Traffic {
+                opened: then.opened.max(total.opened),
+                closed: then.closed.max(total.closed),
+                sent: then.sent.max(total.sent),
+                received: then.received.max(total.received),
+                redirected_sent: then.redirected_sent.max(total.redirected_sent),
+                redirected_received: then.redirected_received.max(total.redirected_received),
+                retransmits: then.retransmits.max(total.retransmits),
+                // From the map alone, where they only grow.
+                ..total
             };
         }
         known.said.clone()
@@ -120,8 +146,11 @@ impl Counters {
         {
             let workload = |id| {
                 let name = self.kernel.name(NameKind::Workload, id);
-                name.and_then(|name| known.workloads.get(&name).cloned())
-                    .unwrap_or_else(unknown)
+                let Some(name) = name else { return unknown() };
+                match known.workloads.get(&name) {
+                    Some(labels) => labels.clone(),
+                    None => labels_of_gone(&name),
+                }
             };
             let service = self
                 .kernel
@@ -162,8 +191,8 @@ impl Counters {
         family(
             out,
             "zerohop_denied_connections",
-            "Connections that policies refused: at the client's connect, or at the SYN (again for each \
-             retransmission).",
+            "Connections that policies refused: at the client's connect, at the SYN (again for each \
+             retransmission), or by the agent (for each request).",
             openmetrics,
         );
         let name = |kind, id| {
@@ -198,12 +227,36 @@ impl Counters {
             "What the programs met (docs/bpf-maps.md).",
             openmetrics,
         );
-        for (event, count) in events {
+        for (event, count) in &events {
             let _ = writeln!(
                 out,
                 "zerohop_kernel_events_total{{event=\"{event}\"}} {count}"
             );
         }
+        let (_, name) = Event::ALL[Event::EventLost as usize];
+        let lost = events.iter().find(|(event, _)| *event == name);
+        family(
+            out,
+            "zerohop_events_lost",
+            "Events that nobody got: the ring was full, or a follower too slow.",
+            openmetrics,
+        );
+        for (place, count) in [
+            ("ring", lost.map_or(0, |(_, count)| *count)),
+            ("follower", self.events.lost()),
+        ] {
+            let _ = writeln!(out, "zerohop_events_lost_total{{at=\"{place}\"}} {count}");
+        }
+    }
+}
+
+/// Labels of a pod that is in the maps and was gone before this agent came: what its name says.
+fn labels_of_gone(name: &str) -> WorkloadLabels {
+    let (namespace, pod) = name.split_once('/').unwrap_or((telemetry::UNKNOWN, name));
+    WorkloadLabels {
+        workload: pod.into(),
+        namespace: namespace.into(),
+        ..telemetry::same_labels(telemetry::UNKNOWN)
     }
 }
 
@@ -259,8 +312,10 @@ fn render_ways(totals: &HashMap<TrafficKey, Traffic>, out: &mut String, openmetr
 /// A counter's head: OpenMetrics names the family, Prometheus' text format the sample.
 fn family(out: &mut String, name: &str, help: &str, openmetrics: bool) {
     let suffix = if openmetrics { "" } else { "_total" };
-    let _ = writeln!(
-        out,
-        "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} counter"
-    );
+    typed_family(out, &format!("{name}{suffix}"), "counter", help);
+}
+
+/// The head of a family whose samples' names begin with its own.
+fn typed_family(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }

@@ -8,21 +8,27 @@ use std::{
 
 use socket2::Socket;
 
+use super::events::Events;
 use crate::{
+    config::model::ObjectName,
     dns::PodNetwork,
-    kernel::{netns::Netns, node::Kernel},
+    kernel::{
+        netns::Netns,
+        node::{Kernel, OwnDenial},
+    },
     proxy::interception::{Interception, PodSockets},
 };
 
 /// Original destinations from the maps, upstream sockets from the pods' namespaces.
 pub struct KernelInterception {
     kernel: Arc<Kernel>,
+    events: Arc<Events>,
 }
 
 impl KernelInterception {
-    /// By these maps.
-    pub fn new(kernel: Arc<Kernel>) -> Self {
-        Self { kernel }
+    /// By these maps; refusals are told to `events`.
+    pub fn new(kernel: Arc<Kernel>, events: Arc<Events>) -> Self {
+        Self { kernel, events }
     }
 }
 
@@ -38,6 +44,16 @@ impl Interception for KernelInterception {
     fn upstream_socket(&self, pod: &PodSockets, destination: &SocketAddr) -> io::Result<Socket> {
         let netns = netns_of(pod)?;
         self.kernel.upstream_socket(netns, destination)
+    }
+
+    fn denied(&self, source: &ObjectName, destination: &ObjectName, policy: &str) {
+        let denial = OwnDenial {
+            source: source.to_string(),
+            destination: destination.to_string(),
+            policy: policy.to_owned(),
+        };
+        self.events.denied_by_agent(&denial);
+        self.kernel.count_own_denial(denial);
     }
 }
 

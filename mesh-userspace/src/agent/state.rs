@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use mesh_common::{LAYOUT, names::NameKind, policy::Verdict};
 use crate::{
     admin::{
         AccelerationState, AccelerationStatus, AdminState, AttachedProgram, ConfigCounts,
-        ConnectionRow, ConnectionWay, EnrolledPod, Status,
+        ConnectionRow, ConnectionWay, EnrolledPod, EventPage, Status,
     },
     config::model::{Report, State},
     dns::Dns,
@@ -29,7 +29,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-use super::{counters::Counters, pods::Pods};
+use super::{counters::Counters, events::Events, pods::Pods};
 
 /// What changes while the agent runs.
 #[derive(Default)]
@@ -48,6 +48,7 @@ pub struct AgentState {
     started: Instant,
     kernel: Arc<Kernel>,
     counters: Counters,
+    events: Arc<Events>,
     /// Of names; absent where the pods' own resolvers have them.
     dns: Option<Arc<Dns>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -65,6 +66,7 @@ impl AgentState {
         telemetry: Arc<Telemetry>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         dns: Option<Arc<Dns>>,
+        events: Arc<Events>,
     ) -> Self {
         Self {
             node,
@@ -72,8 +74,10 @@ impl AgentState {
             counters: Counters::new(
                 Arc::clone(&kernel),
                 telemetry,
+                Arc::clone(&events),
                 dns.as_ref().map(|dns| Arc::clone(dns.counters())),
             ),
+            events,
             dns,
             kernel,
             snapshot,
@@ -162,9 +166,9 @@ impl AgentState {
             bytes_received: connection.received,
             bytes_redirected: connection.redirected,
             age_ms: u64::try_from(connection.age.as_millis()).unwrap_or(u64::MAX),
-            rtt_us: u64::try_from(connection.rtt.as_micros())
-                .ok()
-                .filter(|&rtt| rtt > 0),
+            rtt_us: known_micros(connection.rtt),
+            min_rtt_us: known_micros(connection.min_rtt),
+            retransmits: connection.retransmits,
         }
     }
 }
@@ -257,9 +261,20 @@ impl AdminState for AgentState {
             .collect())
     }
 
+    fn events(&self, after: u64, wait: Duration) -> EventPage {
+        self.events.page(after, wait)
+    }
+
     fn set_acceleration(&self, on: bool) -> Result<(), String> {
         self.kernel
             .set_acceleration(on)
             .map_err(|error| error.to_string())
     }
+}
+
+/// In microseconds; None where it is 0, unknown.
+fn known_micros(time: Duration) -> Option<u64> {
+    u64::try_from(time.as_micros())
+        .ok()
+        .filter(|&time| time > 0)
 }

@@ -97,6 +97,13 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Open connections: who, to whom, which way, accelerated or why not
     Connections,
+    /// Connections opened, closed, failed, denied: what the agent holds of them
+    Events {
+        /// Go on with what happens, until interrupted. Opens, closes and failures are told only while
+        /// somebody follows
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// The BPF maps, typed, straight from bpffs: works without an agent
     #[command(subcommand)]
     Maps(MapsCommand),

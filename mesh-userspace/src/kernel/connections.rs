@@ -13,8 +13,9 @@ use mesh_common::{
     IpBe, PortBe,
     connection::{Connection, ConnectionRecord, Plain, Role, Sending},
     policy::Verdict,
-    traffic::{Traffic, TrafficKey},
 };
+
+pub mod open;
 
 use super::{caveats, sys};
 
@@ -49,6 +50,10 @@ pub struct LiveConnection {
     pub age: Duration,
     /// Smoothed, of the client's end (the server's where the client is not here).
     pub rtt: Duration,
+    /// Of the same end, the smallest of the last minutes.
+    pub min_rtt: Duration,
+    /// Segments sent again, by the ends that are seen.
+    pub retransmits: u64,
 }
 
 /// How the bytes of one direction travel.
@@ -157,8 +162,12 @@ pub fn read(iterator: &Path) -> io::Result<Vec<ConnectionRecord>> {
         .collect())
 }
 
-/// Puts the ends of each connection together.
-pub fn pair(records: &[ConnectionRecord]) -> Vec<LiveConnection> {
+/// Puts the ends of each connection together. `finished`: what the other end of this client's, which has closed
+/// already, had redirected to it.
+pub fn pair(
+    records: &[ConnectionRecord],
+    finished: impl Fn(u64) -> Option<u64>,
+) -> Vec<LiveConnection> {
     let now = sys::monotonic_ns();
     let servers: HashMap<_, &ConnectionRecord> = records
         .iter()
@@ -173,41 +182,20 @@ pub fn pair(records: &[ConnectionRecord]) -> Vec<LiveConnection> {
             let server = servers
                 .get(&key)
                 .filter(|server| is_pair(connection, &server.connection));
-            paired.push(seen_by_client(record, server.copied(), now));
+            let server = match server {
+                Some(server) => Server::Open(server),
+                None if connection.peer != 0 => {
+                    Server::Closed(finished(connection.cookie).unwrap_or_default())
+                }
+                None => Server::Unseen,
+            };
+            paired.push(seen_by_client(record, &server, now));
         } else if connection.role == Role::Server as u32 && connection.source == 0 {
             paired.push(seen_by_server(record, now));
         }
     }
     paired.sort_by_key(|connection| (connection.client, connection.server, connection.source));
     paired
-}
-
-/// Totals of what is open, in the form of the traffic map, so that the two can be added.
-pub fn open_totals(records: &[ConnectionRecord]) -> HashMap<TrafficKey, Traffic> {
-    let mut totals: HashMap<TrafficKey, Traffic> = HashMap::new();
-    for record in records {
-        let connection = &record.connection;
-        let key = TrafficKey {
-            source: connection.source,
-            destination: connection.destination,
-            service: connection.service,
-            way: connection.way,
-        };
-        let total = totals.entry(key).or_default();
-        let redirected = connection.redirected_bytes;
-        if connection.role == Role::Client as u32 {
-            total.sent += record.tcp_sent + redirected;
-            total.received += record.tcp_received;
-            total.redirected_sent += redirected;
-        } else if connection.source == 0 {
-            total.sent += record.tcp_received;
-            total.received += record.tcp_sent;
-        } else {
-            total.received += redirected;
-            total.redirected_received += redirected;
-        }
-    }
-    totals
 }
 
 type Tuple = (IpBe, PortBe, IpBe, PortBe, u32, u32);
@@ -239,29 +227,38 @@ fn is_pair(client: &Connection, server: &Connection) -> bool {
     server.peer == 0 || server.peer == client.cookie
 }
 
-fn seen_by_client(
-    record: &ConnectionRecord,
-    server: Option<&ConnectionRecord>,
-    now: u64,
-) -> LiveConnection {
+/// The other end of a client's.
+enum Server<'a> {
+    /// It has a record.
+    Open(&'a ConnectionRecord),
+    /// It had one, and had redirected so many bytes.
+    Closed(u64),
+    /// It never had one.
+    Unseen,
+}
+
+fn seen_by_client(record: &ConnectionRecord, server: &Server<'_>, now: u64) -> LiveConnection {
     let connection = &record.connection;
-    let from_server = server.map_or(0, |server| server.connection.redirected_bytes);
+    let (from_server, retransmits) = match server {
+        Server::Open(server) => (server.connection.redirected_bytes, server.retransmits),
+        Server::Closed(bytes) => (*bytes, 0),
+        Server::Unseen => (0, 0),
+    };
     LiveConnection {
         source: connection.source,
         destination: connection.destination,
         service: connection.service,
         way: connection.way,
         request: Direction::of(connection),
-        response: server.map_or_else(
-            || {
-                Direction::Plain(if connection.plain == 0 {
-                    why(Plain::PeerNotThere as u32)
-                } else {
-                    caveats::why(connection)
-                })
-            },
-            |server| Direction::of(&server.connection),
-        ),
+        response: match server {
+            Server::Open(server) => Direction::of(&server.connection),
+            Server::Closed(0) => Direction::Plain(why(Plain::PeerGone as u32)),
+            Server::Closed(_) => Direction::Redirected,
+            Server::Unseen if connection.plain == 0 => {
+                Direction::Plain(why(Plain::PeerNotThere as u32))
+            }
+            Server::Unseen => Direction::Plain(caveats::why(connection)),
+        },
         client: address(connection.local_address, connection.local_port),
         server: address(connection.remote_address, connection.remote_port),
         dialled: (connection.dialled_port.0 != 0)
@@ -271,6 +268,8 @@ fn seen_by_client(
         redirected: connection.redirected_bytes + from_server,
         age: Duration::from_nanos(now.saturating_sub(connection.opened_ns)),
         rtt: Duration::from_micros(record.rtt_us.into()),
+        min_rtt: Duration::from_micros(record.min_rtt_us.into()),
+        retransmits: u64::from(record.retransmits) + u64::from(retransmits),
     }
 }
 
@@ -291,6 +290,8 @@ fn seen_by_server(record: &ConnectionRecord, now: u64) -> LiveConnection {
         redirected: 0,
         age: Duration::from_nanos(now.saturating_sub(connection.opened_ns)),
         rtt: Duration::from_micros(record.rtt_us.into()),
+        min_rtt: Duration::from_micros(record.min_rtt_us.into()),
+        retransmits: record.retransmits.into(),
     }
 }
 

@@ -100,7 +100,7 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 22] = [
+pub const MAPS: [&str; 25] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -111,6 +111,7 @@ pub const MAPS: [&str; 22] = [
     names::ACCESS_SOURCES,
     names::ACCESS_PORTS,
     names::DENIALS,
+    names::FAILURES,
     names::CONNECTIONS,
     names::EXCHANGES,
     names::SOCKETS,
@@ -121,6 +122,8 @@ pub const MAPS: [&str; 22] = [
     names::NAMESERVERS,
     names::TRAFFIC,
     names::EVENTS,
+    names::EVENT_RING,
+    names::FINISHED,
     names::SETTINGS,
     names::NAMES,
 ];

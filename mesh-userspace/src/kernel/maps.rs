@@ -162,7 +162,7 @@ impl PinnedMaps {
         let kind = info.map_type().ok();
         let entries = match kind {
             Some(MapType::Array | MapType::PerCpuArray) => u64::from(info.max_entries()),
-            Some(MapType::SockHash) => 0,
+            Some(MapType::SockHash | MapType::RingBuf) => 0,
             _ => self.dump(name)?.len() as u64,
         };
         Ok(MapInfo {
@@ -181,6 +181,7 @@ impl PinnedMaps {
 pub fn place_name(place: u32) -> &'static str {
     match place {
         place if place == Place::Connect as u32 => "connect",
+        place if place == Place::Agent as u32 => "agent",
         _ => "syn",
     }
 }

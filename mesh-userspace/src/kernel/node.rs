@@ -5,21 +5,26 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
     IpBe, PortBe,
-    access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     dns::NameserverKey,
     names::{self, NameKind, programs},
     settings::Settings,
-    traffic::{Traffic, TrafficKey},
 };
 use socket2::{Domain, Socket};
 
+mod counts;
+
+use self::counts::OwnDenials;
+pub use self::counts::{Counted, OwnDenial};
 use super::{
     access_maps::AccessMaps,
     cgroup,
@@ -91,6 +96,9 @@ pub struct Kernel {
     datagrams: Mutex<Datagrams>,
     connections: Mutex<SkStorage<MapData, Connection>>,
     acceleration: Mutex<AccelerationState>,
+    /// Bits of `mesh_common::event::follow`.
+    followed: AtomicU32,
+    own_denials: Mutex<OwnDenials>,
 }
 
 /// A panic elsewhere does not make a map's handle wrong.
@@ -148,6 +156,8 @@ impl Kernel {
             datagrams: Mutex::default(),
             connections: Mutex::new(connections),
             acceleration: Mutex::new(acceleration),
+            followed: AtomicU32::new(0),
+            own_denials: Mutex::default(),
         };
         kernel
             .write_settings(0)
@@ -233,16 +243,6 @@ impl Kernel {
         outcome.map(|()| closed)
     }
 
-    /// How often which policy refused whom.
-    pub fn denials(&self) -> io::Result<Vec<(DenialKey, u64)>> {
-        let map =
-            super::tables::open::<DenialKey, u64>(names::DENIALS, &self.pins.map(names::DENIALS))
-                .map_err(io::Error::other)?;
-        map.iter()
-            .map(|entry| entry.map_err(io::Error::other))
-            .collect()
-    }
-
     /// Those of pods that are gone, be it while no agent was there.
     fn forget_nameservers(&self, tables: &Tables) {
         let mut nameservers = locked(&self.nameservers);
@@ -269,14 +269,13 @@ impl Kernel {
 
     fn write_settings(&self, heartbeat_ns: u64) -> io::Result<()> {
         let acceleration = u32::from(locked(&self.acceleration).on);
+        let mut map = locked(&self.settings);
         let settings = Settings {
             heartbeat_ns,
             acceleration,
-            reserved: 0,
+            events: self.followed.load(Ordering::Relaxed),
         };
-        locked(&self.settings)
-            .set(0, settings, 0)
-            .map_err(io::Error::other)
+        map.set(0, settings, 0).map_err(io::Error::other)
     }
 
     /// Whether bytes may go from socket to socket.
@@ -392,38 +391,11 @@ impl Kernel {
 
     /// The connections that are open now.
     pub fn connections(&self) -> io::Result<Vec<LiveConnection>> {
-        Ok(connections::pair(&connections::read(
-            &self.pins.connections(),
-        )?))
-    }
-
-    /// Totals by pair of workloads, open connections included.
-    pub fn traffic(&self) -> io::Result<HashMap<TrafficKey, Traffic>> {
-        // Live ones first: a connection that closes in between is counted twice for a moment rather than
-        // missed, and the next reading is right again.
-        let open = connections::open_totals(&connections::read(&self.pins.connections())?);
-        let closed = super::tables::open::<TrafficKey, Traffic>(
-            names::TRAFFIC,
-            &self.pins.map(names::TRAFFIC),
-        )
-        .map_err(io::Error::other)?;
-        let mut totals = open;
-        for entry in closed.iter().collect::<Vec<_>>() {
-            let (key, closed) = entry.map_err(io::Error::other)?;
-            let total = totals.entry(key).or_default();
-            total.opened += closed.opened;
-            total.closed += closed.closed;
-            total.sent += closed.sent;
-            total.received += closed.received;
-            total.redirected_sent += closed.redirected_sent;
-            total.redirected_received += closed.redirected_received;
-        }
-        Ok(totals)
-    }
-
-    /// The programs' event counters.
-    pub fn events(&self) -> io::Result<Vec<(&'static str, u64)>> {
-        maps::events(&self.pins.map(names::EVENTS)).map_err(io::Error::other)
+        let records = connections::read(&self.pins.connections())?;
+        let finished = self.finished()?;
+        Ok(connections::pair(&records, |cookie| {
+            finished.get(&cookie, 0).ok()
+        }))
     }
 
     /// The name behind a number of the maps.

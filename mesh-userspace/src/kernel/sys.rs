@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use aya_obj::generated::bpf_attach_type;
@@ -318,5 +319,25 @@ pub(super) fn readable_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
         Err(io::Error::last_os_error())
     } else {
         Ok(bytes.max(0).cast_unsigned() as usize)
+    }
+}
+
+/// Waits until one of these can be read, for as long as `limit`. A signal ends it early.
+pub(super) fn wait_readable(descriptors: &[BorrowedFd<'_>], limit: Duration) -> io::Result<()> {
+    let mut polled: Vec<libc::pollfd> = descriptors
+        .iter()
+        .map(|descriptor| libc::pollfd {
+            fd: descriptor.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    let count = polled.len() as libc::nfds_t;
+    // SAFETY: an array of ours and its length.
+    let outcome = unsafe { libc::poll(polled.as_mut_ptr(), count, limit) };
+    match io::Error::last_os_error() {
+        error if outcome < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }

@@ -182,13 +182,12 @@ impl PolicyMaps {
     pub fn apply(&mut self, tables: &Tables, ids: &mut Ids) -> Result<(), TableError> {
         // Names first: nothing shall refer to a number without one. Pods before services, so that a
         // service's first connection meets enrolled ends.
-        let mut results = Vec::new();
-        for (key, name) in ids.take_fresh() {
-            results.push(self.names.insert(key, name));
-        }
-        results.push(self.excluded_ports.converge(&tables.excluded_ports));
-        results.push(self.local_pods.converge(&tables.local_pods));
-        results.push(self.workloads.converge(&tables.workloads));
+        let mut results = vec![
+            self.write_names(ids),
+            self.excluded_ports.converge(&tables.excluded_ports),
+            self.local_pods.converge(&tables.local_pods),
+            self.workloads.converge(&tables.workloads),
+        ];
         let gone: Vec<FrontendKey> = self
             .frontends
             .contents
@@ -224,6 +223,15 @@ impl PolicyMaps {
             Some(old) if old.group != group => self.remove_group(&old),
             _ => Ok(()),
         }
+    }
+
+    /// Writes the names that were given out since.
+    pub(super) fn write_names(&mut self, ids: &mut Ids) -> Result<(), TableError> {
+        // All that fit, whichever does not.
+        ids.take_fresh()
+            .into_iter()
+            .map(|(key, name)| self.names.insert(key, name))
+            .fold(Ok(()), Result::and)
     }
 
     fn holds(&self, frontend: &policy::Frontend, endpoints: &[Endpoint]) -> bool {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 use http::{HeaderValue, Method, Request, Uri, Version, header::HOST, uri::Authority};
 
 use super::{
+    access::may_connect,
     answer::Answer,
     attempt::{self, Speak},
     balance,
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     config::model::LoadBalancer,
     mesh::{
-        access::refusal,
         model::{HttpRoute, Protocol, RetryPolicy, WeightedDestination, Workload},
         route::{apply_request_headers, apply_response_headers, apply_rewrite, upstream_authority},
     },
@@ -102,22 +102,6 @@ pub async fn passthrough(
     let mut answer = tries.run(record, outbound).await?;
     answer.pass_on(client_http2);
     Ok(answer)
-}
-
-/// A connection that is kept may be older than the policy, so every request is judged, not every connect.
-fn may_connect(
-    record: &RequestRecord,
-    server: Option<&Arc<Workload>>,
-    address: SocketAddr,
-) -> Result<(), Failure> {
-    let refused = server.and_then(|server| refusal(&record.source, server, address));
-    match refused {
-        Some(denial) => {
-            tracing::debug!(client = %record.source.name, %address, %denial, "access denied");
-            Err(Failure::AccessDenied)
-        }
-        None => Ok(()),
-    }
 }
 
 /// HTTP/2 where the destination says so, else what the client speaks.
@@ -230,7 +214,7 @@ impl Tries<'_> {
         let Some(choices) = self.choices else {
             let snapshot = self.client.worker.snapshot();
             let pod = snapshot.workload_by_address.get(&self.client.dialled.ip());
-            may_connect(record, pod, self.client.dialled)?;
+            self.judge(record, pod, self.client.dialled)?;
             record.upstream = Some(self.client.dialled);
             return Ok(self.client.pod.upstreams.server(self.client.dialled));
         };
@@ -243,8 +227,21 @@ impl Tries<'_> {
             choices.destination.endpoints[index].workload.as_ref();
         record.destination = workload.cloned();
         record.upstream = Some(choices.servers[index].address);
-        may_connect(record, workload, choices.servers[index].address)?;
+        self.judge(record, workload, choices.servers[index].address)?;
         Ok(choices.servers[index].clone())
+    }
+
+    fn judge(
+        &self,
+        record: &RequestRecord,
+        server: Option<&Arc<Workload>>,
+        address: SocketAddr,
+    ) -> Result<(), Failure> {
+        if may_connect(self.client, &record.source, server, address) {
+            Ok(())
+        } else {
+            Err(Failure::AccessDenied)
+        }
     }
 
     fn wants_retry(&self, outcome: &Result<Box<Answer>, Failure>) -> bool {

@@ -6,7 +6,7 @@ use crate::config::model::ObjectName;
 
 /// What the kernel's part does for the proxy. Tests implement it on loopback, without any privilege.
 ///
-/// Both calls are made on a worker's thread for each connection: they must not block.
+/// All calls are made on a worker's thread for each connection: they must not block.
 pub trait Interception: Send + Sync + 'static {
     /// Where the client of an accepted connection, whose own address is `peer`, wanted to go. `None`: the
     /// kernel's programs did not bring it here, and it is closed.
@@ -23,6 +23,9 @@ pub trait Interception: Send + Sync + 'static {
         pod: &PodSockets,
         destination: &SocketAddr,
     ) -> io::Result<socket2::Socket>;
+
+    /// A policy refused a connection or a request of `source` to `destination`, which the agent carries.
+    fn denied(&self, _source: &ObjectName, _destination: &ObjectName, _policy: &str) {}
 }
 
 /// A local pod as the kernel knows it.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
+    access::may_connect,
     balance,
     client::Client,
     pump::{Flow, pump},
@@ -12,7 +13,6 @@ use super::{
 use crate::{
     config::model::LoadBalancer,
     mesh::{
-        access::refusal,
         model::{Destination, Workload},
         route::{TcpOutcome, pick_weighted, route_tcp},
     },
@@ -153,18 +153,15 @@ async fn connect_to(
     workload: Option<Arc<Workload>>,
     timeout: Duration,
 ) -> Result<Connected, ()> {
-    let refused = {
+    let allowed = {
         let snapshot = client.worker.snapshot();
         let source = client.source(&snapshot);
         let server = workload
             .as_ref()
             .or_else(|| snapshot.workload_by_address.get(&address.ip()));
-        server
-            .and_then(|server| refusal(&source, server, address))
-            .map(|denial| denial.to_string())
+        may_connect(client, &source, server, address)
     };
-    if let Some(denial) = refused {
-        tracing::debug!(pod = %client.pod.name, %address, denial, "access denied");
+    if !allowed {
         return Err(());
     }
     let upstreams = &client.pod.upstreams;

@@ -151,7 +151,7 @@ impl<T: std::fmt::Display> std::fmt::Display for Dash<T> {
 }
 
 /// RFC 3339 in UTC with milliseconds (the civil calendar from days, by Howard Hinnant's method).
-fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

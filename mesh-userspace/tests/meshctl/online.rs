@@ -8,14 +8,16 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use zerohop::{
     admin::{
-        AccelerationState, AccelerationStatus, AdminState, AttachedProgram, ConfigCounts,
-        ConnectionRow, ConnectionWay, EnrolledPod, Server, Status,
+        AccelerationState, AccelerationStatus, AdminState, AttachedProgram, ClosedConnection,
+        ConfigCounts, ConnectionRow, ConnectionWay, EnrolledPod, EventKind, EventPage, EventRow,
+        Server, Status,
     },
     config::model::Report,
     mesh::model::Snapshot,
@@ -96,7 +98,39 @@ impl AdminState for Fake {
             bytes_redirected: 0,
             age_ms: 2500,
             rtt_us: Some(85),
+            min_rtt_us: Some(60),
+            retransmits: 3,
         }])
+    }
+
+    fn events(&self, after: u64, _: Duration) -> EventPage {
+        let events = vec![EventRow {
+            time: "2026-01-02T03:04:05.678Z".into(),
+            event: EventKind::Closed,
+            source: "default/productpage-v1".into(),
+            destination: Some("default/details-v1".into()),
+            service: None,
+            way: Some("direct".into()),
+            reason: Some("reset".into()),
+            policy: None,
+            client: Some([10, 0, 0, 10].into()),
+            client_port: Some(40_000),
+            server: Some(([10, 0, 0, 15], 9080).into()),
+            closed: Some(ClosedConnection {
+                bytes_sent: 1536,
+                bytes_received: 20 << 20,
+                bytes_redirected: 0,
+                duration_us: 2_500_000,
+                rtt_us: Some(85),
+                min_rtt_us: None,
+                retransmits: 0,
+            }),
+        }];
+        EventPage {
+            events: if after == 0 { events } else { Vec::new() },
+            next: 1,
+            lost: 0,
+        }
     }
 
     fn set_acceleration(&self, on: bool) -> Result<(), String> {
@@ -216,6 +250,19 @@ fn connections_say_why_they_are_not_accelerated() {
     ] {
         assert!(table.contains(text), "{text}: {table}");
     }
+}
+
+#[test]
+fn events_are_a_line_each() {
+    let agent = Agent::start(&Folder::bookinfo("events"));
+    let events = agent.json(&["events"]);
+    assert_eq!(events[0]["closed"]["bytesReceived"], 20 << 20);
+    assert_eq!(
+        agent.table(&["events"]).trim_end(),
+        "2026-01-02T03:04:05.678Z closed default/productpage-v1 10.0.0.10:40000 > \
+         default/details-v1 10.0.0.15:9080 direct reset sent 1.5 KiB received 20 MiB redirected 0 B \
+         in 2.5 s rtt 85 µs"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -19,8 +20,8 @@ use tokio::{
 
 use crate::{
     admin::{
-        AccelerationState, AccelerationStatus, AdminState, ConfigCounts, ConnectionRow, Server,
-        Status,
+        AccelerationState, AccelerationStatus, AdminState, ConfigCounts, ConnectionRow, EventPage,
+        Server, Status,
     },
     config::model::{Report, State},
     mesh::model::Snapshot,
@@ -109,6 +110,14 @@ impl AdminState for Fake {
 
     fn connections(&self) -> io::Result<Vec<ConnectionRow>> {
         Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn events(&self, after: u64, _: Duration) -> EventPage {
+        EventPage {
+            events: Vec::new(),
+            next: after,
+            lost: 0,
+        }
     }
 
     fn set_acceleration(&self, on: bool) -> Result<(), String> {

@@ -14,6 +14,7 @@ use mesh_common::{
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer, listener},
     dns::NameserverKey,
     executable::Executable,
+    failure::{FailureKey, cause_name},
     names::{self, Name, NameKey, NameKind},
     policy::{
         Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
@@ -95,6 +96,16 @@ impl PinnedMaps {
                 });
                 (json!(format!("{from}>{to}")), value)
             }),
+            names::FAILURES => self.entries(names::FAILURES, |key: FailureKey, count: u64| {
+                let (from, to) = (workload(key.source), workload(key.destination));
+                let value = json!({
+                    "service": service(key.service), "cause": cause_name(key.cause), "count": count,
+                });
+                (json!(format!("{from}>{to}")), value)
+            }),
+            names::FINISHED => self.entries(names::FINISHED, |cookie: u64, bytes: u64| {
+                (json!(cookie.to_string()), json!(bytes))
+            }),
             names::HANDSHAKES => self.entries(names::HANDSHAKES, |key: HandshakeKey, h: Handshake| {
                 let (client, server) =
                     (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
@@ -133,6 +144,8 @@ impl PinnedMaps {
                     "service": service(key.service), "way": verdict_name(key.way),
                     "opened": t.opened, "closed": t.closed, "sent": t.sent, "received": t.received,
                     "redirectedSent": t.redirected_sent, "redirectedReceived": t.redirected_received,
+                    "retransmits": t.retransmits, "minRttUs": t.min_rtt_us, "rttSumUs": t.rtt_sum_us,
+                    "rtt": t.rtt,
                 });
                 (json!(from_to), value)
             }),
@@ -148,7 +161,7 @@ impl PinnedMaps {
             names::EVENTS => self.events(),
             names::CONNECTIONS => self.connections(&names),
             names::EXCHANGES => self.exchanges(&workload),
-            names::SOCKETS => Ok(Vec::new()),
+            names::SOCKETS | names::EVENT_RING => Ok(Vec::new()),
             _ => Err(MapsError::UnknownMap {
                 name: name.to_owned(),
                 directory: self.directory.clone(),
@@ -225,6 +238,7 @@ impl PinnedMaps {
             .map_err(unreadable(&path))?;
         let value = json!({
             "heartbeatNs": settings.heartbeat_ns, "acceleration": settings.acceleration != 0,
+            "events": settings.events,
         });
         Ok(vec![(json!(0), value)])
     }
@@ -259,6 +273,8 @@ impl PinnedMaps {
                     "sending": c.sending, "plain": connections::why(c.plain),
                     "redirectedBytes": c.redirected_bytes, "redirectedMessages": c.redirected_messages,
                     "tcpSent": record.tcp_sent, "tcpReceived": record.tcp_received, "state": record.state,
+                    "rttUs": record.rtt_us, "minRttUs": record.min_rtt_us,
+                    "retransmits": record.retransmits,
                 });
                 (json!(c.cookie.to_string()), value)
             })
