@@ -12,7 +12,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock,
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_set_retval},
+    helpers::generated::{bpf_ktime_get_ns, bpf_set_retval},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -20,7 +20,7 @@ use mesh_common::{
     IpBe, PortBe,
     access::Place,
     connection::{Role, hazard},
-    policy::{Endpoint, EndpointKey, Frontend, FrontendKey, LocalPod, Verdict, Workload, flags},
+    policy::{Frontend, FrontendKey, LocalPod, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
     traffic::Event,
 };
@@ -29,7 +29,8 @@ use self::family::{Family, V4, V6};
 use crate::{
     access, caveats, dns,
     kernel::{self, TCP},
-    maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
+    maps::{FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
+    pick::{Target, pick},
     reuse,
 };
 
@@ -138,9 +139,9 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         return dial_neighbour::<F>(sk, netns, workload, address, port);
     }
     let target = if verdict == Verdict::Agent {
-        Target::agent(workload, address)
+        agent(workload, address)
     } else {
-        let target = pick(frontend, &key).ok_or(Refusal::NoEndpoint)?;
+        let target = pick(frontend, &key, workload.id).ok_or(Refusal::NoEndpoint)?;
         // SAFETY: user space replaces values whole.
         if let Some(pod) = unsafe { LOCAL_PODS.get(&target.address) } {
             judge::<F>(sk, netns, workload, pod, (target.address, target.port))?;
@@ -275,70 +276,18 @@ pub fn agent_lives() -> bool {
     now.wrapping_sub(settings.heartbeat_ns) < HEARTBEAT_LIMIT_NS
 }
 
-/// Where a connect is sent.
-struct Target {
-    address: IpBe,
-    port: PortBe,
-    workload: u32,
-}
-
-impl Target {
-    #[inline(always)]
-    fn agent(workload: &Workload, dialled: IpBe) -> Self {
-        Self {
-            address: if dialled.is_v4() {
-                IpBe::LOOPBACK_V4
-            } else {
-                IpBe::LOOPBACK_V6
-            },
-            port: workload.listener_for(dialled),
-            workload: 0,
-        }
-    }
-}
-
-/// A ready endpoint, by weight.
+/// The agent's listener in the pod's own namespace.
 #[inline(always)]
-fn pick(frontend: &Frontend, key: &FrontendKey) -> Option<Target> {
-    if let Some(endpoint) = slot_of(frontend) {
-        return Some(endpoint);
+fn agent(workload: &Workload, dialled: IpBe) -> Target {
+    Target {
+        address: if dialled.is_v4() {
+            IpBe::LOOPBACK_V4
+        } else {
+            IpBe::LOOPBACK_V6
+        },
+        port: workload.listener_for(dialled),
+        workload: 0,
     }
-    if frontend.slots == 0 {
-        return None;
-    }
-    // The group was replaced between the two look-ups: the frontend names the new one by now.
-    // SAFETY: user space replaces values whole.
-    let frontend = unsafe { FRONTENDS.get(key) }?;
-    slot_of(frontend)
-}
-
-#[inline(always)]
-fn slot_of(frontend: &Frontend) -> Option<Target> {
-    if frontend.slots == 0 {
-        return None;
-    }
-    // SAFETY: takes nothing.
-    let (place, draw) = unsafe { (bpf_get_prandom_u32(), bpf_get_prandom_u32()) };
-    let slot = (u64::from(place) * u64::from(frontend.slots)) >> 32;
-    let key = EndpointKey {
-        group: frontend.group,
-        slot: slot as u32,
-    };
-    // SAFETY: user space replaces values whole.
-    let mut endpoint: &Endpoint = unsafe { ENDPOINTS.get(&key) }?;
-    if draw > endpoint.threshold {
-        let key = EndpointKey {
-            group: frontend.group,
-            slot: endpoint.alias,
-        };
-        // SAFETY: as above.
-        endpoint = unsafe { ENDPOINTS.get(&key) }?;
-    }
-    Some(Target {
-        address: endpoint.address,
-        port: endpoint.port,
-        workload: endpoint.workload,
-    })
 }
 
 /// The agent listens on loopback, where nobody outside the pod reaches it. Without this the

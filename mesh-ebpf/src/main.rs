@@ -4,6 +4,7 @@
 //! | file | hook |
 //! |---|---|
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
+//! | [`pick`] | its part: which endpoint of a service |
 //! | [`ingress`] | `cgroup_skb/ingress`: a SYN to an enrolled pod is let in, or not |
 //! | [`access`] | its and `connect`'s part: who may connect to whom |
 //! | [`dns`] | its part for names, `cgroup/sendmsg4`, `cgroup/recvmsg4`: queries to the agent |
@@ -34,6 +35,7 @@ mod kernel;
 mod listener;
 mod maps;
 mod pairing;
+mod pick;
 mod queue;
 mod reuse;
 mod setsockopt;
