@@ -12,6 +12,7 @@ use mesh_common::{
 
 use crate::{
     kernel::{self, NOEXIST, TcpSock},
+    load,
     maps::{PEERS, TRAFFIC, count},
     sock_ops::sk,
 };
@@ -41,6 +42,7 @@ pub fn closed(ctx: &SockOpsContext) {
     };
     // SAFETY: points into the socket's storage; the state changes under the socket's lock.
     let record = unsafe { &mut *record.as_ptr() };
+    load::ended(record);
     if record.settled != 0 || record.cookie == 0 {
         return;
     }

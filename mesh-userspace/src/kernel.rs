@@ -6,6 +6,9 @@
 //! | `loader` | the object, pins, attaching, adopting |
 //! | `access`, `access_maps` | who may connect: compiled, and written |
 //! | `cut`, `sock_diag` | connections that a changed policy forbids, closed |
+//! | `dead` | connections to endpoints that are gone, closed |
+//! | `served` | ports of pods that were closed |
+//! | `forget` | what the programs count of services and endpoints, forgotten with them |
 //! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
 //! | `tables` | map contents written by difference |
 //! | `connections` | live connections and totals, read |
@@ -24,7 +27,9 @@ pub mod cgroup;
 pub mod compile;
 pub mod connections;
 mod cut;
+mod dead;
 pub mod executables;
+mod forget;
 pub mod guard;
 pub mod ids;
 pub mod listeners;
@@ -33,6 +38,7 @@ pub mod maps;
 pub mod netns;
 pub mod node;
 pub mod selftest;
+mod served;
 mod sock_diag;
 mod sys;
 pub mod tables;

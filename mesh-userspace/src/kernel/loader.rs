@@ -93,7 +93,7 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 27] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -114,6 +114,12 @@ pub const MAPS: [&str; 21] = [
     names::TRAFFIC,
     names::EVENTS,
     names::SETTINGS,
+    names::AFFINITY,
+    names::TURNS,
+    names::LOADS,
+    names::SERVED,
+    names::UNSEEN,
+    names::LISTENING,
     names::NAMES,
 ];
 

@@ -113,6 +113,9 @@ pub struct Service {
     pub headless: bool,
     /// TCP ports only.
     pub ports: Vec<ServicePort>,
+    /// `sessionAffinity: ClientIP`: for how long after its last connection a client keeps its endpoint, where
+    /// the kernel picks.
+    pub session_affinity: Option<Duration>,
 }
 
 /// One TCP port of a service.
@@ -134,6 +137,8 @@ pub struct ServicePort {
     pub way: Way,
     /// One line for people: why this way.
     pub way_reason: Arc<str>,
+    /// How the kernel picks an endpoint.
+    pub load_balancer: LoadBalancer,
 }
 
 /// A backend of a service port.

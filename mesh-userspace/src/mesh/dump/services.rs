@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::model::{Endpoint, Service, ServicePort};
+use crate::mesh::model::{Endpoint, Service, ServicePort, Way};
 
 /// A Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,12 @@ pub struct PortView {
     pub way: String,
     /// Why.
     pub way_reason: String,
+    /// How the kernel picks an endpoint, as the API spells it; where the way is direct.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<String>,
+    /// For how long after its last connection a client keeps its endpoint; where the way is direct.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity_seconds: Option<u64>,
     /// Sorted by address.
     pub endpoints: Vec<EndpointView>,
 }
@@ -60,19 +66,29 @@ impl ServiceView {
             namespace: service.name.namespace.to_string(),
             name: service.name.name.to_string(),
             addresses: service.addresses.iter().map(ToString::to_string).collect(),
-            ports: service.ports.iter().map(PortView::of).collect(),
+            ports: service
+                .ports
+                .iter()
+                .map(|port| PortView::of(service, port))
+                .collect(),
         }
     }
 }
 
 impl PortView {
-    fn of(port: &ServicePort) -> Self {
+    fn of(service: &Service, port: &ServicePort) -> Self {
+        let direct = port.way == Way::Direct;
         Self {
             port: port.number,
             name: port.name.to_string(),
             protocol: port.protocol.as_str().to_owned(),
             way: port.way.as_str().to_owned(),
             way_reason: port.way_reason.to_string(),
+            load_balancer: direct.then(|| port.load_balancer.as_str().to_owned()),
+            session_affinity_seconds: service
+                .session_affinity
+                .filter(|_| direct)
+                .map(|timeout| timeout.as_secs()),
             endpoints: port.endpoints.iter().map(EndpointView::of).collect(),
         }
     }
