@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::mesh::testing::Mesh;
 
-fn tables(mesh: Mesh) -> Tables {
+fn tables(mesh: &Mesh) -> Tables {
     compile(&mesh.snapshot(), &BTreeMap::new(), &mut Ids::default())
 }
 
@@ -37,7 +37,7 @@ fn compiled(documents: &[String]) -> Frontend {
         Mesh::default()
             .yaml(&documents.join("\n---\n"))
             .pod("shop/web-1", "10.0.0.1", "app=web");
-    tables(mesh).frontends[&key("10.96.0.1:80")].clone()
+    tables(&mesh).frontends[&key("10.96.0.1:80")].clone()
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn pods_of_a_headless_service_stand_at_their_own_addresses() {
         .pod("shop/db-0", "10.0.0.1", "app=db")
         .pod_with("shop/db-1", "10.0.0.3", "app=db", |pod| pod.ready = false)
         .pod("shop/db-2", "10.0.0.2", "app=db");
-    let tables = tables(mesh);
+    let tables = tables(&mesh);
     for address in ["10.0.0.1:5432", "10.0.0.3:5432"] {
         let frontend = &tables.frontends[&key(address)];
         assert_eq!(frontend.verdict, Verdict::Direct);

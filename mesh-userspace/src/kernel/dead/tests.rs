@@ -27,7 +27,7 @@ fn web() -> Mesh {
     Mesh::default().service("shop/web", "10.96.0.1", &[("tcp", 80)])
 }
 
-fn is_dead(mesh: Mesh, change: impl FnOnce(&mut Connection)) -> bool {
+fn is_dead(mesh: &Mesh, change: impl FnOnce(&mut Connection)) -> bool {
     let mut ids = Ids::default();
     let mut record = record(&mut ids, "10.0.0.7:80");
     change(&mut record.connection);
@@ -36,39 +36,39 @@ fn is_dead(mesh: Mesh, change: impl FnOnce(&mut Connection)) -> bool {
 
 #[test]
 fn an_endpoint_is_gone_when_neither_its_service_nor_a_pod_has_its_address() {
-    assert!(is_dead(web(), |_| {}));
+    assert!(is_dead(&web(), |_| {}));
     assert!(is_dead(
-        web().pod("shop/other", "10.0.0.8", "app=web"),
+        &web().pod("shop/other", "10.0.0.8", "app=web"),
         |_| {}
     ));
     let still_there = web().pod("shop/web", "10.0.0.7", "app=web");
-    assert!(!is_dead(still_there, |_| {}));
+    assert!(!is_dead(&still_there, |_| {}));
 }
 
 #[test]
 fn an_endpoint_that_is_not_ready_or_left_its_service_keeps_its_connections() {
     let unready = web().pod_with("shop/web", "10.0.0.7", "app=web", |pod| pod.ready = false);
-    assert!(!is_dead(unready, |_| {}));
+    assert!(!is_dead(&unready, |_| {}));
     let relabelled = web().pod("shop/web", "10.0.0.7", "app=debug");
-    assert!(!is_dead(relabelled, |_| {}));
+    assert!(!is_dead(&relabelled, |_| {}));
 }
 
 #[test]
 fn what_nobody_can_know_to_be_gone_is_left_alone() {
     assert!(
-        !is_dead(Mesh::default(), |_| {}),
+        !is_dead(&Mesh::default(), |_| {}),
         "the service is not known"
     );
     assert!(
-        !is_dead(web(), |one| one.destination = 0),
+        !is_dead(&web(), |one| one.destination = 0),
         "no pod behind it"
     );
     assert!(
-        !is_dead(web(), |one| one.service = 0),
+        !is_dead(&web(), |one| one.service = 0),
         "no service was dialled"
     );
-    assert!(!is_dead(web(), |one| one.way = Verdict::Agent as u32));
-    assert!(!is_dead(web(), |one| one.role = Role::Server as u32));
+    assert!(!is_dead(&web(), |one| one.way = Verdict::Agent as u32));
+    assert!(!is_dead(&web(), |one| one.role = Role::Server as u32));
 }
 
 #[test]
