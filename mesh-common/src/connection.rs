@@ -40,8 +40,10 @@ pub struct Connection {
     pub local_port: PortBe,
     /// The other end.
     pub remote_port: PortBe,
+    /// Of a client: a [`Counted`].
+    pub counted: u16,
     /// Explicit.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
     /// The client's number in the names map; 0 where unknown.
     pub source: u32,
     /// The server's number in the names map; 0 where unknown.
@@ -123,6 +125,18 @@ pub enum Role {
     Agent = 3,
     /// It listens, or will.
     Listener = 4,
+}
+
+/// Whether a client's socket is among the open connections of its endpoint.
+#[repr(u16)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Nobody asks.
+    No = 0,
+    /// It will be, from its SYN on.
+    Wanted = 1,
+    /// It is.
+    Yes = 2,
 }
 
 /// How the bytes that a socket sends travel. Only Redirect and Detour alternate; Plain is the last.

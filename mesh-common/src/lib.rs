@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod access;
+pub mod balance;
 pub mod caveat;
 pub mod connection;
 pub mod datagram;

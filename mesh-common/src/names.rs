@@ -48,6 +48,18 @@ pub const FINISHED: &str = "finished";
 pub const SETTINGS: &str = "settings";
 /// [`crate::dns::NameserverKey`] → [`crate::IpBe`].
 pub const NAMESERVERS: &str = "nameservers";
+/// [`crate::balance::AffinityKey`] → [`crate::balance::Affinity`].
+pub const AFFINITY: &str = "affinity";
+/// [`crate::policy::FrontendKey`] → how many connections it had.
+pub const TURNS: &str = "turns";
+/// An endpoint, as [`crate::policy::FrontendKey`] → its open connections.
+pub const LOADS: &str = "loads";
+/// [`crate::balance::ServedKey`] → how many listening sockets there are, of those whose beginning was seen.
+pub const SERVED: &str = "served";
+/// [`crate::balance::ServedKey`] → 1 where there are others.
+pub const UNSEEN: &str = "unseen";
+/// Cookie of a listening socket → [`crate::balance::Listening`].
+pub const LISTENING: &str = "listening";
 /// [`NameKey`] → [`Name`].
 pub const NAMES: &str = "names";
 

@@ -80,8 +80,13 @@ pub struct Frontend {
     pub verdict: u32,
     /// The endpoints in force: first half of [`EndpointKey`]. A new set gets a new group.
     pub group: u32,
-    /// How many slots the group has; 0: nothing is ready, the connect or datagram is refused.
+    /// How many slots the group has, in the order of their addresses; 0: nothing is ready, the connect is
+    /// refused.
     pub slots: u32,
+    /// A [`crate::balance::Balance`].
+    pub balance: u32,
+    /// For how many seconds after its last connection a client keeps its endpoint; 0: it does not.
+    pub affinity_seconds: u32,
 }
 
 /// What becomes of a connection to a frontend.
@@ -127,6 +132,16 @@ pub struct Endpoint {
     pub alias: u32,
 }
 
+/// A number by which the endpoints of a group stand in order, so that one is found among many in few steps.
+/// Equal numbers of unequal endpoints (one in 2⁶⁴) cost a client its affinity.
+#[inline(always)]
+pub const fn order(address: IpBe, port: PortBe) -> u64 {
+    let [a, b, c, d] = address.0;
+    let high = (a ^ c.rotate_left(16)) as u64;
+    let low = (b.rotate_left(8) ^ d) as u64;
+    (high << 32 | low).wrapping_add((port.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// A pod of this node, by its address.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,6 +152,10 @@ pub struct LocalPod {
     pub workload: u32,
     /// See [`flags`].
     pub flags: u32,
+    /// 1 once a port of the pod was closed, so that the served map has to be asked. Set by the programs.
+    pub closed: u32,
+    /// Explicit.
+    pub reserved: u32,
 }
 
 /// A port of a pod whose connections stay plain TCP, dialled by it or served by it.
@@ -154,9 +173,9 @@ pub struct ExcludedPort {
 crate::assert_layout!(
     Workload = 48,
     FrontendKey = 20,
-    Frontend = 16,
+    Frontend = 24,
     EndpointKey = 8,
     Endpoint = 32,
-    LocalPod = 16,
+    LocalPod = 24,
     ExcludedPort = 8,
 );

@@ -26,12 +26,7 @@ pub struct Denial {
 
 /// Judges a connection of the pod in `netns` at `source` to `port` of `pod`. A pod may talk to itself.
 #[inline(always)]
-pub fn judge_connect(
-    netns: u64,
-    source: IpBe,
-    pod: &LocalPod,
-    port: PortBe,
-) -> Result<(), Denial> {
+pub fn judge_connect(netns: u64, source: IpBe, pod: &LocalPod, port: PortBe) -> Result<(), Denial> {
     if pod.netns == netns {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use mesh_common::{
 use crate::{
     events,
     kernel::{self, NOEXIST, TcpSock},
+    load,
     maps::{PEERS, TRAFFIC, count},
     sock_ops::sk,
 };
@@ -38,6 +39,7 @@ pub fn closed(ctx: &SockOpsContext) {
     };
     // SAFETY: points into the socket's storage; the state changes under the socket's lock.
     let record = unsafe { &mut *record.as_ptr() };
+    load::ended(record);
     if record.settled != 0 || record.cookie == 0 {
         return;
     }

@@ -19,7 +19,7 @@ use aya_ebpf::{
 use mesh_common::{
     IpBe, PortBe,
     access::Place,
-    connection::{Role, hazard},
+    connection::{Counted, Role, hazard},
     failure::Cause,
     policy::{Frontend, FrontendKey, LocalPod, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
@@ -30,8 +30,8 @@ use self::family::{Family, V4, V6};
 use crate::{
     access, caveats, datagram, dns, events, failures,
     kernel::{self, TCP},
-    maps::{FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
-    pick::{Target, pick},
+    maps::{FRONTENDS, SETTINGS, WORKLOADS, count},
+    pick::{Target, local_pod, pick_open},
     reuse,
 };
 
@@ -152,9 +152,8 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     let target = if verdict == Verdict::Agent {
         agent(workload, address)
     } else {
-        let target = pick(frontend, &key, workload.id).ok_or(Refusal::NoEndpoint)?;
-        // SAFETY: user space replaces values whole.
-        if let Some(pod) = unsafe { LOCAL_PODS.get(&target.address) } {
+        let (target, pod) = pick_open(frontend, &key, workload.id).ok_or(Refusal::NoEndpoint)?;
+        if let Some(pod) = pod {
             judge::<F>(sk, netns, workload, pod, (target.address, target.port))?;
         }
         target
@@ -174,6 +173,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     record.service = frontend.service;
     record.way = verdict as u32;
     record.hazards = hazards;
+    record.counted = target.counted as u16;
     if verdict == Verdict::Agent {
         keep_source::<F>(ctx, sk, workload.own_address(address));
         count(Event::ConnectAgent);
@@ -198,8 +198,7 @@ fn dial_neighbour<F: Family>(
     address: IpBe,
     port: PortBe,
 ) -> Result<(), Refusal> {
-    // SAFETY: user space replaces values whole.
-    let Some(pod) = (unsafe { LOCAL_PODS.get(&address) }) else {
+    let Some(pod) = local_pod(address) else {
         return Ok(());
     };
     judge::<F>(sk, netns, workload, pod, (address, port))?;
@@ -299,6 +298,7 @@ fn agent(workload: &Workload, dialled: IpBe) -> Target {
         },
         port: workload.listener_for(dialled),
         workload: 0,
+        counted: Counted::No,
     }
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
 //! | [`pick`] | its part: which endpoint of a service |
+//! | [`load`], [`served`] | what that asks: open connections of an endpoint, ports that were closed |
 //! | [`ingress`] | `cgroup_skb/ingress`: a SYN to an enrolled pod is let in, or not |
 //! | [`access`] | its and `connect`'s part: who may connect to whom |
 //! | [`datagram`] | its part for UDP, `cgroup/sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6`: services over UDP |
@@ -39,11 +40,13 @@ mod ingress;
 mod join;
 mod kernel;
 mod listener;
+mod load;
 mod maps;
 mod pairing;
 mod pick;
 mod queue;
 mod reuse;
+mod served;
 mod setsockopt;
 mod sk_msg;
 mod sock_ops;

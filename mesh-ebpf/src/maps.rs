@@ -10,6 +10,7 @@ use aya_ebpf::{
 use mesh_common::{
     IpBe,
     access::{Access, DenialKey, PortAccess, PortKey, SourceAccess, SourceKey},
+    balance::{Affinity, AffinityKey, Listening, ServedKey},
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     datagram::Exchanges,
     dns::NameserverKey,
@@ -86,6 +87,27 @@ pub static ORIGINS: LruHashMap<OriginKey, Origin, 16384> = LruHashMap::new();
 /// [`mesh_common::dns::SLOTS`] for each pod.
 #[btf_map(name = "nameservers")]
 pub static NAMESERVERS: HashMap<NameserverKey, IpBe, 16384, GROWS> = HashMap::new();
+
+/// The oldest give way: their clients may get another endpoint. An LRU map has all of its memory from the
+/// start.
+#[btf_map(name = "affinity")]
+pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 16384> = LruHashMap::new();
+
+#[btf_map(name = "turns")]
+pub static TURNS: HashMap<FrontendKey, u64, 16384, GROWS> = HashMap::new();
+
+/// Of endpoints that are chosen by it only.
+#[btf_map(name = "loads")]
+pub static LOADS: HashMap<FrontendKey, u64, 65536, GROWS> = HashMap::new();
+
+#[btf_map(name = "served")]
+pub static SERVED: HashMap<ServedKey, u64, 16384, GROWS> = HashMap::new();
+
+#[btf_map(name = "unseen")]
+pub static UNSEEN: HashMap<ServedKey, u32, 16384, GROWS> = HashMap::new();
+
+#[btf_map(name = "listening")]
+pub static LISTENING: HashMap<u64, Listening, 16384, GROWS> = HashMap::new();
 
 #[btf_map(name = "traffic")]
 pub static TRAFFIC: HashMap<TrafficKey, Traffic, 65536, GROWS> = HashMap::new();

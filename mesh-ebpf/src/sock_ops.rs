@@ -17,7 +17,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB,
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1,
-        BPF_TCP_LAST_ACK, BPF_TCP_SYN_SENT, bpf_sock,
+        BPF_TCP_LAST_ACK, BPF_TCP_LISTEN, BPF_TCP_SYN_SENT, bpf_sock,
     },
     helpers::generated::bpf_ktime_get_ns,
     macros::sock_ops,
@@ -34,9 +34,9 @@ use mesh_common::{
 use crate::{
     accounting, caveats, failures,
     kernel::{self, AF_INET, ANY, TcpSock},
-    listener,
+    listener, load,
     maps::{EXCLUDED_PORTS, LOCAL_PODS, ORIGINS, SETTINGS, WORKLOADS},
-    pairing, reuse,
+    pairing, reuse, served,
 };
 
 /// See the module.
@@ -46,8 +46,12 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => client_established(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => server_established(&ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&ctx),
-        BPF_SOCK_OPS_TCP_CONNECT_CB => reuse::connecting(&ctx),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => {
+            reuse::connecting(&ctx);
+            load::connecting(&ctx);
+        }
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => pairing::leave_if_plain(&ctx),
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_LISTEN => served::closed(&ctx),
         BPF_SOCK_OPS_STATE_CB => match ctx.arg(1) {
             BPF_TCP_CLOSE if ctx.arg(0) == BPF_TCP_SYN_SENT => failures::connect_failed(&ctx),
             BPF_TCP_CLOSE => accounting::closed(&ctx),
@@ -278,6 +282,7 @@ fn listening(ctx: &SockOpsContext) {
         bits |= unsafe { record.as_ref() }.hazards;
     }
     listener::note(netns, PortBe::new(ctx.local_port() as u16), bits);
+    served::opened(ctx, netns);
 }
 
 #[inline(always)]
@@ -329,6 +334,7 @@ fn pod_at(address: IpBe, netns: u64, workload: &Workload) -> Option<LocalPod> {
             netns,
             workload: workload.id,
             flags: workload.flags,
+            ..LocalPod::default()
         });
     }
     // SAFETY: user space replaces values whole.

@@ -7,6 +7,9 @@
 //! | `access`, `access_maps` | who may connect: compiled, and written |
 //! | `cut`, `sock_diag` | connections that a changed policy forbids, closed |
 //! | `datagrams` | UDP sockets that talk to services; their end where the endpoint has gone |
+//! | `dead` | connections to endpoints that are gone, closed |
+//! | `served` | ports of pods that were closed |
+//! | `forget` | what the programs count of services and endpoints, forgotten with them |
 //! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
 //! | `tables` | map contents written by difference |
 //! | `connections` | live connections, read |
@@ -27,8 +30,10 @@ pub mod compile;
 pub mod connections;
 mod cut;
 pub mod datagrams;
+mod dead;
 pub mod events;
 pub mod executables;
+mod forget;
 pub mod guard;
 pub mod ids;
 pub mod listeners;
@@ -37,6 +42,7 @@ pub mod maps;
 pub mod netns;
 pub mod node;
 pub mod selftest;
+mod served;
 mod sock_diag;
 mod sys;
 pub mod tables;

@@ -1,9 +1,8 @@
 //! Whether an endpoint that was chosen before is still one of its service's.
 
 use mesh_common::{
-    IpBe,
     datagram::Exchange,
-    policy::{EndpointKey, Frontend, FrontendKey},
+    policy::{EndpointKey, Frontend, FrontendKey, order},
 };
 
 use crate::maps::{ENDPOINTS, FRONTENDS};
@@ -34,9 +33,10 @@ pub fn stands(entry: &mut Exchange, frontend: &Frontend, key: &FrontendKey) -> b
     false
 }
 
-/// Whether a group has the endpoint: its slots are sorted by address and port.
+/// Whether a group has the endpoint: its slots stand in the order of [`order`].
 #[inline(always)]
 fn holds(frontend: &Frontend, entry: &Exchange) -> bool {
+    let wanted = order(entry.endpoint_address, entry.endpoint_port);
     let (mut low, mut high) = (0, frontend.slots);
     for _ in 0..STEPS {
         if low >= high {
@@ -51,23 +51,14 @@ fn holds(frontend: &Frontend, entry: &Exchange) -> bool {
         let Some(slot) = (unsafe { ENDPOINTS.get(&key) }) else {
             return false;
         };
-        let there = (rank(slot.address), slot.port.get());
-        let wanted = (rank(entry.endpoint_address), entry.endpoint_port.get());
-        if there == wanted {
+        if slot.address.is(entry.endpoint_address) && slot.port.0 == entry.endpoint_port.0 {
             return true;
         }
-        if there < wanted {
+        if order(slot.address, slot.port) < wanted {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
     false
-}
-
-/// As a number that sorts as people write the address.
-#[inline(always)]
-fn rank(address: IpBe) -> (u64, u64) {
-    let word = |index: usize| u64::from(u32::from_be(address.0[index]));
-    (word(0) << 32 | word(1), word(2) << 32 | word(3))
 }

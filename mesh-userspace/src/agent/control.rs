@@ -238,6 +238,9 @@ impl Mesh {
     }
 
     fn write_maps(&mut self, snapshot: &Snapshot) {
+        if let Err(error) = self.kernel.look_for_unseen(&self.pods.namespaces(snapshot)) {
+            tracing::warn!(%error, "ports that were listened on before the agent may count as open");
+        }
         let written = self.kernel.apply(snapshot, &self.pods.enrolled());
         if let Err(error) = &written {
             tracing::error!(%error, "not everything could be written to the maps");
@@ -256,6 +259,16 @@ impl Mesh {
             }
         }
         self.end_datagrams(snapshot);
+        match self
+            .kernel
+            .close_dead(snapshot, &self.pods.namespaces(snapshot))
+        {
+            Ok(0) => {}
+            Ok(closed) => tracing::info!(closed, "closed connections to endpoints that are gone"),
+            Err(error) => {
+                tracing::error!(%error, "connections to endpoints that are gone may still be open");
+            }
+        }
         // Pods first: with the maps the agent is ready, unless a pod is not.
         self.state.set_pods(&self.pods);
         self.state

@@ -133,6 +133,8 @@ pub struct Service {
     pub selector: Labels,
     /// In the order written.
     pub ports: Vec<ServicePort>,
+    /// `sessionAffinity: ClientIP`: for how long after its last connection a client keeps its endpoint.
+    pub session_affinity: Option<Duration>,
 }
 
 /// One port of a Service.

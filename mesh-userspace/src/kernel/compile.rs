@@ -4,22 +4,23 @@
 mod datagrams;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
 };
 
 use mesh_common::{
     IpBe, PortBe,
+    balance::Balance,
     names::NameKind,
     policy::{self, Endpoint, ExcludedPort, FrontendKey, LocalPod, Verdict, flags},
 };
 
 use super::{access::Compiler, access_maps::PodAccess, alias, ids::Ids};
 use crate::{
-    config::model::{Acceleration, FailurePolicy, ObjectName},
+    config::model::{Acceleration, FailurePolicy, LoadBalancer, ObjectName},
     mesh::{
         self,
-        model::{Snapshot, Way, Workload},
+        model::{Service, Snapshot, Way, Workload},
     },
 };
 
@@ -45,6 +46,10 @@ pub struct Frontend {
     pub service: u32,
     /// What becomes of connections.
     pub verdict: Verdict,
+    /// How the kernel picks among the slots.
+    pub balance: Balance,
+    /// For how long a client keeps its endpoint; 0: it does not.
+    pub affinity_seconds: u32,
     /// The slots, in order.
     pub endpoints: Vec<Endpoint>,
 }
@@ -64,7 +69,7 @@ pub struct Tables {
     pub access: HashMap<u64, PodAccess>,
 }
 
-const TCP: u16 = 6;
+pub(super) const TCP: u16 = 6;
 
 /// Compiles a snapshot for the pods that are enrolled.
 pub fn compile(
@@ -98,12 +103,67 @@ pub fn compile(
             Frontend {
                 service,
                 verdict,
+                balance: balance(port.load_balancer),
+                affinity_seconds: affinity_seconds(&frontend.service),
                 endpoints,
             },
         );
     }
+    add_headless(&mut tables, snapshot, ids);
     datagrams::add(&mut tables, snapshot, ids);
     tables
+}
+
+fn workload_id(endpoint: &mesh::model::Endpoint, ids: &mut Ids) -> u32 {
+    endpoint.workload.as_ref().map_or(0, |workload| {
+        ids.id(NameKind::Workload, &workload.name.to_string())
+    })
+}
+
+/// As the kernel knows it. Of the agent's ports too: while there is no agent the kernel picks.
+fn balance(policy: LoadBalancer) -> Balance {
+    match policy {
+        LoadBalancer::Random | LoadBalancer::Passthrough => Balance::Random,
+        LoadBalancer::RoundRobin => Balance::RoundRobin,
+        LoadBalancer::LeastRequest => Balance::LeastConnections,
+    }
+}
+
+fn affinity_seconds(service: &Service) -> u32 {
+    let seconds = service
+        .session_affinity
+        .map_or(0, |timeout| timeout.as_secs());
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+/// The pods of a headless service stand at their own addresses, ready or not: who dials one means that one,
+/// and the connection is the service's. Where several services have a pod, the first by host has it.
+fn add_headless(tables: &mut Tables, snapshot: &Snapshot, ids: &mut Ids) {
+    for service in snapshot.services.values().filter(|one| one.headless) {
+        for port in &service.ports {
+            for endpoint in port.endpoints.iter().chain(port.ipv6_endpoints.iter()) {
+                let key = key(endpoint.address, TCP);
+                let Entry::Vacant(vacant) = tables.frontends.entry(key) else {
+                    continue;
+                };
+                let itself = Endpoint {
+                    address: key.address,
+                    port: key.port,
+                    reserved: 0,
+                    workload: workload_id(endpoint, ids),
+                    threshold: u32::MAX,
+                    alias: 0,
+                };
+                vacant.insert(Frontend {
+                    service: ids.id(NameKind::Service, &service.host),
+                    verdict: Verdict::Direct,
+                    balance: Balance::Random,
+                    affinity_seconds: 0,
+                    endpoints: vec![itself],
+                });
+            }
+        }
+    }
 }
 
 /// What stands at an address of a service.
@@ -115,16 +175,20 @@ fn key(address: SocketAddr, protocol: u16) -> FrontendKey {
     }
 }
 
-/// The ready ones as the programs choose among them, in the same order: sorted by address, which UDP relies
-/// on. Of the family of `address`: a socket of one cannot go on in the other.
+/// The ready ones as the programs choose among them, in the order in which these look for one. Of the family
+/// of `address`: a socket of one cannot go on in the other.
 fn slots<'e>(
     address: SocketAddr,
     endpoints: impl Iterator<Item = &'e mesh::model::Endpoint>,
     ids: &mut Ids,
 ) -> Vec<Endpoint> {
-    let ready: Vec<_> = endpoints
+    let mut ready: Vec<_> = endpoints
         .filter(|endpoint| endpoint.ready && endpoint.address.is_ipv4() == address.is_ipv4())
         .collect();
+    ready.sort_by_key(|endpoint| {
+        let (address, port) = (endpoint.address.ip(), endpoint.address.port());
+        policy::order(address.into(), PortBe::new(port))
+    });
     let weights: Vec<u32> = ready.iter().map(|endpoint| endpoint.weight).collect();
     ready
         .iter()
@@ -133,9 +197,7 @@ fn slots<'e>(
             address: endpoint.address.ip().into(),
             port: PortBe::new(endpoint.address.port()),
             reserved: 0,
-            workload: endpoint.workload.as_ref().map_or(0, |workload| {
-                ids.id(NameKind::Workload, &workload.name.to_string())
-            }),
+            workload: workload_id(endpoint, ids),
             threshold: slot.threshold,
             alias: slot.alias,
         })
@@ -190,6 +252,7 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
             netns: pod.netns,
             workload: id,
             flags: bits,
+            ..LocalPod::default()
         };
         tables.local_pods.insert(address.into(), local);
     }
@@ -213,3 +276,6 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
         tables.excluded_ports.insert(key, 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

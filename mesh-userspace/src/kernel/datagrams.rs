@@ -129,6 +129,7 @@ pub fn taken(socket: &Exchanges) -> impl Iterator<Item = &Exchange> {
 mod tests {
     use mesh_common::{
         Ipv4Be,
+        balance::Balance,
         policy::{Endpoint, Verdict},
     };
 
@@ -151,6 +152,8 @@ mod tests {
             ..Endpoint::default()
         };
         let frontend = Frontend {
+            balance: Balance::Random,
+            affinity_seconds: 0,
             service: 1,
             verdict: Verdict::Direct,
             endpoints: ends.iter().map(endpoint).collect(),

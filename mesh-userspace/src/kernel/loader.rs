@@ -100,7 +100,7 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 25] = [
+pub const MAPS: [&str; 31] = [
     names::WORKLOADS,
     names::FRONTENDS,
     names::ENDPOINTS,
@@ -125,6 +125,12 @@ pub const MAPS: [&str; 25] = [
     names::EVENT_RING,
     names::FINISHED,
     names::SETTINGS,
+    names::AFFINITY,
+    names::TURNS,
+    names::LOADS,
+    names::SERVED,
+    names::UNSEEN,
+    names::LISTENING,
     names::NAMES,
 ];
 

@@ -1,7 +1,7 @@
 //! The kernel's part of one node, as the agent holds it: attached programs, policy in maps, counters.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use std::{
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
     IpBe, PortBe,
-    connection::{Connection, ListenerKey, Origin, OriginKey, Role},
+    connection::{Connection, Origin, OriginKey, Role},
     dns::NameserverKey,
     names::{self, NameKind, programs},
     settings::Settings,
@@ -32,13 +32,15 @@ use super::{
     connections::{self, LiveConnection},
     cut::{self, Changed},
     datagrams::Datagrams,
+    dead::Lookout,
+    forget::Counts,
     guard::{Guard, GuardError},
     ids::Ids,
-    listeners,
     loader::{self, Attached, LoadError, Loaded, PinDir},
     maps,
     netns::Netns,
     selftest::{self, Probe},
+    served::ServedPorts,
     sys,
     tables::{PolicyMaps, TableError},
 };
@@ -46,6 +48,8 @@ use crate::{
     config::model::{Acceleration, ObjectName},
     mesh::model::Snapshot,
 };
+
+mod pods;
 
 /// Where and how to attach.
 #[derive(Debug, Clone)]
@@ -90,6 +94,9 @@ pub struct Kernel {
     probes: Vec<Probe>,
     policy: Mutex<(PolicyMaps, Ids)>,
     access: Mutex<AccessMaps>,
+    served: Mutex<ServedPorts>,
+    counts: Mutex<Counts>,
+    lookout: Mutex<Lookout>,
     settings: Mutex<Array<MapData, Settings>>,
     origins: Mutex<BpfMap<MapData, OriginKey, Origin>>,
     nameservers: Mutex<BpfMap<MapData, NameserverKey, IpBe>>,
@@ -132,6 +139,8 @@ impl Kernel {
             .map_err(|error| table_error(&error))?;
         let ids = policy.ids();
         let access = AccessMaps::open(&pins).map_err(|error| table_error(&error))?;
+        let served = ServedPorts::open(&pins).map_err(|error| table_error(&error))?;
+        let counts = Counts::open(&pins).map_err(|error| table_error(&error))?;
         let settings =
             maps::open_settings(&pins.map(names::SETTINGS)).map_err(unreadable(names::SETTINGS))?;
         let origins = super::tables::open(names::ORIGINS, &pins.map(names::ORIGINS))
@@ -150,6 +159,9 @@ impl Kernel {
             probes,
             policy: Mutex::new((policy, ids)),
             access: Mutex::new(access),
+            served: Mutex::new(served),
+            counts: Mutex::new(counts),
+            lookout: Mutex::default(),
             settings: Mutex::new(settings),
             origins: Mutex::new(origins),
             nameservers: Mutex::new(nameservers),
@@ -194,8 +206,9 @@ impl Kernel {
         enrolled: &BTreeMap<ObjectName, Enrolled>,
     ) -> Result<(), ApplyError> {
         let (policy, ids) = &mut *locked(&self.policy);
-        let tables = compile::compile(snapshot, enrolled, ids);
+        let mut tables = compile::compile(snapshot, enrolled, ids);
         self.forget_nameservers(&tables);
+        locked(&self.served).mark(&mut tables);
         let guarded = if tables.access.is_empty() {
             Ok(())
         } else {
@@ -203,7 +216,12 @@ impl Kernel {
         };
         // Before the pods: nobody is enrolled without its policies.
         let access = locked(&self.access).apply(&tables.access);
-        let rest = policy.apply(&tables, ids);
+        let mut rest = policy.apply(&tables, ids);
+        // A port that closed meanwhile may have been marked in an entry that was just replaced.
+        if locked(&self.served).mark(&mut tables) {
+            rest = rest.and(policy.apply(&tables, ids));
+        }
+        locked(&self.counts).forget_gone(&tables, snapshot);
         locked(&self.datagrams).in_force(&tables);
         if tables.access.is_empty() && access.is_ok() {
             self.guard.detach()?;
@@ -295,47 +313,6 @@ impl Kernel {
             reason: format!("switched {word} by meshctl acceleration {word}"),
         };
         self.beat()
-    }
-
-    /// Tells the programs of the listeners that pods had before they were enrolled.
-    pub fn note_listeners(&self, pods: &[&Netns]) -> io::Result<()> {
-        const NOEXIST: u64 = 1;
-        let cookies: HashMap<u64, u64> = pods
-            .iter()
-            .map(|pod| Ok((pod.inode()?, pod.cookie())))
-            .collect::<io::Result<_>>()?;
-        let inodes: Vec<u64> = cookies.keys().copied().collect();
-        let mut listeners = self.listeners()?;
-        for found in listeners::scan(&inodes) {
-            let netns = cookies.get(&found.netns).copied().unwrap_or_default();
-            let key = ListenerKey {
-                netns,
-                port: PortBe::new(found.port),
-                reserved: [0; 3],
-            };
-            // What the programs saw themselves is newer.
-            let _ = listeners.insert(key, found.bits, NOEXIST);
-        }
-        Ok(())
-    }
-
-    /// Forgets the listeners of a namespace that is gone.
-    pub fn forget_listeners(&self, netns: u64) -> io::Result<()> {
-        let mut listeners = self.listeners()?;
-        let gone: Vec<ListenerKey> = listeners
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|key| key.netns == netns)
-            .collect();
-        for key in gone {
-            let _ = listeners.remove(&key);
-        }
-        Ok(())
-    }
-
-    fn listeners(&self) -> io::Result<BpfMap<MapData, ListenerKey, u32>> {
-        super::tables::open(names::LISTENERS, &self.pins.map(names::LISTENERS))
-            .map_err(io::Error::other)
     }
 
     /// Where the client of a connection to the agent's listener wanted to go. The answer is given once.

@@ -217,6 +217,8 @@ impl PolicyMaps {
             verdict,
             group,
             slots,
+            balance: wanted.balance as u32,
+            affinity_seconds: wanted.affinity_seconds,
         };
         self.frontends.insert(key, new)?;
         match old {

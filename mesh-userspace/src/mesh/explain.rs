@@ -18,7 +18,7 @@ pub use self::{
     query::{ExplainError, ExplainQuery},
 };
 use super::{
-    model::{Frontend, Snapshot, Way},
+    model::{Frontend, Service, ServicePort, Snapshot, Way},
     names::PORT_WITHOUT_SERVICE,
     protocol, route,
 };
@@ -47,6 +47,9 @@ pub fn explain(snapshot: &Snapshot, query: &ExplainQuery) -> Result<Explanation,
             let (source, dialled) = (question.source, question.dialled);
             let decision = route::route_tcp_to(snapshot, source, frontend, dialled);
             answer.decided_tcp(&decision);
+            if port.way == Way::Direct {
+                answer.picked_by_kernel(port);
+            }
         }
         Way::Pass => answer.passes(),
         Way::Deny => answer.action = Action::Denied,
@@ -81,6 +84,19 @@ fn unaddressed(snapshot: &Snapshot, question: &Question<'_>) -> Option<Frontend>
 /// rule may have a host that no service has.
 fn no_frontend(snapshot: &Snapshot, question: &Question<'_>, answer: &mut Explanation) {
     let namespace = &question.source.name.namespace;
+    if let Some((service, port)) = headless(snapshot, question.dialled) {
+        let pod = question.dialled;
+        answer.goes(
+            Way::Direct,
+            &format!(
+                "{pod} is an endpoint of {} (headless): it is dialled itself",
+                service.host
+            ),
+        );
+        answer.stands_at(Some(service), Some(port));
+        answer.passes();
+        return;
+    }
     let found = snapshot.virtual_host(namespace, &question.host);
     let port = question.dialled.port();
     match found.map(|found| &found.service) {
@@ -135,6 +151,20 @@ fn no_frontend(snapshot: &Snapshot, question: &Question<'_>, answer: &mut Explan
         }
     }
     answer.passes();
+}
+
+/// The headless service whose endpoint this is: the first by host, as in the kernel's table.
+fn headless(
+    snapshot: &Snapshot,
+    dialled: std::net::SocketAddr,
+) -> Option<(&std::sync::Arc<Service>, &ServicePort)> {
+    let services = snapshot.services.values().filter(|one| one.headless);
+    services
+        .flat_map(|service| service.ports.iter().map(move |port| (service, port)))
+        .find(|(_, port)| {
+            let mut endpoints = port.endpoints.iter().chain(port.ipv6_endpoints.iter());
+            endpoints.any(|endpoint| endpoint.address == dialled)
+        })
 }
 
 /// Why nothing answers for the host, with what may have been meant.

@@ -133,6 +133,9 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// The UDP ports.
     pub datagram_ports: Vec<DatagramPort>,
+    /// `sessionAffinity: ClientIP`: for how long after its last connection a client keeps its endpoint, where
+    /// the kernel picks.
+    pub session_affinity: Option<Duration>,
 }
 
 /// One TCP port of a service.
@@ -154,6 +157,8 @@ pub struct ServicePort {
     pub way: Way,
     /// One line for people: why this way.
     pub way_reason: Arc<str>,
+    /// How the kernel picks an endpoint.
+    pub load_balancer: LoadBalancer,
 }
 
 /// One UDP port of a service: the kernel picks the endpoint, nothing else decides about it.

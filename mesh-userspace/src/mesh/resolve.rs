@@ -1,6 +1,7 @@
 //! Objects to a [`Snapshot`]: who there is, where services end, and what each namespace's clients see.
 
 mod access;
+mod balancing;
 mod destination_rules;
 mod destinations;
 mod differences;
@@ -61,6 +62,7 @@ impl Snapshot {
             .map(|pod| pod.workload.name.namespace.as_ref())
             .collect();
         ways::decide(&mut services, &rules, &clients);
+        balancing::decide(&mut services, &destination_rules);
         let services: BTreeMap<Arc<str>, Arc<Service>> = services
             .into_iter()
             .map(|service| (Arc::clone(&service.host), Arc::new(service)))

@@ -86,6 +86,7 @@ impl Mesh {
             headless: address.is_empty(),
             selector: Labels::from([("app".to_owned(), app)]),
             ports: ports.collect(),
+            session_affinity: None,
         };
         self.object(name, Spec::Service(service))
     }

@@ -126,6 +126,12 @@ impl Puppet {
                 calls::set_nonblocking(fd, order.flag("nonblocking"))?;
                 json!({"port": port})
             }
+            "listen at" => {
+                let reuse = order.flag("reuse port");
+                let fd = calls::listen_at(order.text("address")?, reuse)?;
+                self.put(order.text("on")?, fd);
+                json!("listening")
+            }
             "connect" => {
                 let fd = calls::socket()?;
                 self.put(order.text("on")?, fd);

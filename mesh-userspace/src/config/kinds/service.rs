@@ -1,12 +1,17 @@
 //! Kubernetes `v1` `Service`: names and ports in front of endpoints.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use super::ParsedSpec;
 use crate::config::{
     fields::{Cursor, Fields, Parsed},
     model::{Meta, Service, ServicePort, Spec, TargetPort, Transport},
 };
+
+/// `ClientIPConfig.timeoutSeconds` where nothing is written: three hours.
+const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
+/// The most that the API takes: a day.
+const MAX_AFFINITY_SECONDS: i64 = 86_400;
 
 /// Reads the few fields that concern the mesh.
 pub fn parse(root: &Fields<'_>, _meta: &Meta) -> ParsedSpec {
@@ -25,6 +30,7 @@ pub fn parse(root: &Fields<'_>, _meta: &Meta) -> ParsedSpec {
             .optional("selector", Cursor::string_map)?
             .unwrap_or_default(),
         ports: ports(&spec)?,
+        session_affinity: session_affinity(&spec)?,
     })))
 }
 
@@ -42,6 +48,29 @@ fn cluster_ips(spec: &Fields<'_>) -> Parsed<(Vec<IpAddr>, bool)> {
         }
     }
     Ok((addresses, false))
+}
+
+/// `sessionAffinity` and `sessionAffinityConfig.clientIP.timeoutSeconds`, within the API's own bounds.
+fn session_affinity(spec: &Fields<'_>) -> Parsed<Option<Duration>> {
+    let by_client = spec.optional("sessionAffinity", |cursor| {
+        cursor.one_of(&[("None", false), ("", false), ("ClientIP", true)])
+    })?;
+    let client_ip = spec
+        .optional("sessionAffinityConfig", Cursor::fields)?
+        .map(|config| config.optional("clientIP", Cursor::fields))
+        .transpose()?
+        .flatten();
+    let seconds = client_ip
+        .map(|client_ip| {
+            client_ip.optional("timeoutSeconds", |cursor| {
+                cursor.integer(1..=MAX_AFFINITY_SECONDS)
+            })
+        })
+        .transpose()?
+        .flatten()
+        .unwrap_or(DEFAULT_AFFINITY_SECONDS);
+    let timeout = Duration::from_secs(seconds.unsigned_abs());
+    Ok(by_client.unwrap_or(false).then_some(timeout))
 }
 
 fn ports(spec: &Fields<'_>) -> Parsed<Vec<ServicePort>> {

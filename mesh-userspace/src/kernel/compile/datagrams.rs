@@ -1,8 +1,8 @@
 //! The UDP ports of services: always direct, as nothing decides about datagrams.
 
-use mesh_common::{names::NameKind, policy::Verdict};
+use mesh_common::{balance::Balance, names::NameKind, policy::Verdict};
 
-use super::{Frontend, Ids, Snapshot, Tables, key, slots};
+use super::{Frontend, Ids, Snapshot, Tables, affinity_seconds, key, slots};
 
 const UDP: u16 = 17;
 
@@ -14,6 +14,8 @@ pub(super) fn add(tables: &mut Tables, snapshot: &Snapshot, ids: &mut Ids) {
         let entry = Frontend {
             service: ids.id(NameKind::Service, &frontend.service.host),
             verdict: Verdict::Direct,
+            balance: Balance::Random,
+            affinity_seconds: affinity_seconds(&frontend.service),
             endpoints: slots(*address, ready, ids),
         };
         tables.frontends.insert(key(*address, UDP), entry);
@@ -57,11 +59,13 @@ mod tests {
         let spelled = frontend.endpoints.iter().map(|endpoint| {
             SocketAddr::new(endpoint.address.into(), endpoint.port.get()).to_string()
         });
-        spelled.collect()
+        let mut spelled: Vec<String> = spelled.collect();
+        spelled.sort_unstable();
+        spelled
     }
 
     #[test]
-    fn udp_and_tcp_on_one_number_have_each_their_own_ready_endpoints_sorted() {
+    fn udp_and_tcp_on_one_number_have_each_their_own_ready_endpoints() {
         let tables = compiled(NAMES);
         let udp = endpoints(&tables, &at("10.96.0.53:53", UDP));
         assert_eq!(udp, ["10.8.255.1:5353", "10.9.0.3:5353", "10.9.0.200:5353"]);

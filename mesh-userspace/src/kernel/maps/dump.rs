@@ -11,6 +11,7 @@ use aya::{
 use mesh_common::{
     IpBe, PortBe,
     access::{Access, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
+    balance::{Affinity, AffinityKey, Balance, Listening, ServedKey, family},
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer, listener},
     dns::NameserverKey,
     executable::Executable,
@@ -55,7 +56,8 @@ impl PinnedMaps {
             names::FRONTENDS => self.entries(names::FRONTENDS, |key: FrontendKey, f: Frontend| {
                 let value = json!({
                     "service": service(f.service), "verdict": verdict_name(f.verdict),
-                    "group": f.group, "slots": f.slots,
+                    "group": f.group, "slots": f.slots, "loadBalancer": balance_name(f.balance),
+                    "affinitySeconds": f.affinity_seconds,
                 });
                 (json!(frontend_key(&key)), value)
             }),
@@ -70,6 +72,7 @@ impl PinnedMaps {
                 let value = json!({
                     "workload": workload(pod.workload), "netns": pod.netns.to_string(),
                     "acceleration": pod.flags & flags::NO_ACCELERATION == 0,
+                    "closedPorts": pod.closed != 0,
                 });
                 (json!(ip(key)), value)
             }),
@@ -138,6 +141,24 @@ impl PinnedMaps {
                 });
                 (json!(format!("{}:{}", key.netns, key.port.get())), value)
             }),
+            names::AFFINITY => self.entries(names::AFFINITY, |key: AffinityKey, a: Affinity| {
+                let value = json!({"endpoint": at(a.address, a.port), "usedNs": a.used_ns});
+                (json!(format!("{}>{}", workload(key.client), at(key.address, key.port))), value)
+            }),
+            names::TURNS | names::LOADS => self.counts(name),
+            names::SERVED => self.entries(names::SERVED, |key: ServedKey, open: u64| {
+                (json!(served_key(key)), json!({"listeners": open}))
+            }),
+            names::UNSEEN => self.entries(names::UNSEEN, |key: ServedKey, _: u32| {
+                (json!(served_key(key)), json!(true))
+            }),
+            names::LISTENING => self.entries(names::LISTENING, |key: u64, one: Listening| {
+                let value = json!({
+                    "netns": one.netns.to_string(), "port": one.port.get(),
+                    "ipv4": one.families & family::V4 != 0, "ipv6": one.families & family::V6 != 0,
+                });
+                (json!(key.to_string()), value)
+            }),
             names::TRAFFIC => self.entries(names::TRAFFIC, |key: TrafficKey, t: Traffic| {
                 let from_to = format!("{}>{}", workload(key.source), workload(key.destination));
                 let value = json!({
@@ -204,6 +225,18 @@ impl PinnedMaps {
             .collect();
         entries.sort_by_cached_key(|(key, _)| key.to_string());
         Ok(entries)
+    }
+
+    /// Numbers by address and port.
+    fn counts(&self, name: &str) -> Result<Entries, MapsError> {
+        let name = if name == names::TURNS {
+            names::TURNS
+        } else {
+            names::LOADS
+        };
+        self.entries(name, |key: FrontendKey, count: u64| {
+            (json!(at(key.address, key.port)), json!(count))
+        })
     }
 
     fn access_sources(&self, policy: &dyn Fn(u32) -> String) -> Result<Entries, MapsError> {
@@ -291,6 +324,24 @@ fn frontend_key(key: &FrontendKey) -> String {
     } else {
         at
     }
+}
+
+/// The spelling of the API.
+fn balance_name(balance: u32) -> &'static str {
+    match balance {
+        b if b == Balance::RoundRobin as u32 => "ROUND_ROBIN",
+        b if b == Balance::LeastConnections as u32 => "LEAST_REQUEST",
+        _ => "RANDOM",
+    }
+}
+
+fn served_key(key: ServedKey) -> String {
+    let family = if key.family == family::V6 {
+        "ipv6"
+    } else {
+        "ipv4"
+    };
+    format!("{}:{}/{family}", key.netns, key.port.get())
 }
 
 fn named(names: &Ids, kind: NameKind, id: u32) -> String {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::model::LoadBalancer;
 use crate::mesh::model::{DatagramPort, Endpoint, Service, ServicePort, Way};
 
 /// A Service.
@@ -34,6 +35,12 @@ pub struct PortView {
     pub way: String,
     /// Why.
     pub way_reason: String,
+    /// How the kernel picks an endpoint, as the API spells it; where the way is direct.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<String>,
+    /// For how long after its last connection a client keeps its endpoint; where the way is direct.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity_seconds: Option<u64>,
     /// Sorted by address.
     pub endpoints: Vec<EndpointView>,
 }
@@ -63,26 +70,37 @@ impl ServiceView {
             ports: service
                 .ports
                 .iter()
-                .map(PortView::of)
-                .chain(service.datagram_ports.iter().map(PortView::of_datagrams))
+                .map(|port| PortView::of(service, port))
+                .chain(
+                    service
+                        .datagram_ports
+                        .iter()
+                        .map(|port| PortView::of_datagrams(service, port)),
+                )
                 .collect(),
         }
     }
 }
 
 impl PortView {
-    fn of(port: &ServicePort) -> Self {
+    fn of(service: &Service, port: &ServicePort) -> Self {
+        let direct = port.way == Way::Direct;
         Self {
             port: port.number,
             name: port.name.to_string(),
             protocol: port.protocol.as_str().to_owned(),
             way: port.way.as_str().to_owned(),
             way_reason: port.way_reason.to_string(),
+            load_balancer: direct.then(|| port.load_balancer.as_str().to_owned()),
+            session_affinity_seconds: service
+                .session_affinity
+                .filter(|_| direct)
+                .map(|timeout| timeout.as_secs()),
             endpoints: port.endpoints.iter().map(EndpointView::of).collect(),
         }
     }
 
-    fn of_datagrams(port: &DatagramPort) -> Self {
+    fn of_datagrams(service: &Service, port: &DatagramPort) -> Self {
         Self {
             port: port.number,
             name: port.name.to_string(),
@@ -90,6 +108,8 @@ impl PortView {
             way: Way::Direct.as_str().to_owned(),
             way_reason: "UDP: nothing decides about datagrams, so the kernel picks the endpoint"
                 .to_owned(),
+            load_balancer: Some(LoadBalancer::Random.as_str().to_owned()),
+            session_affinity_seconds: service.session_affinity.map(|timeout| timeout.as_secs()),
             endpoints: port.endpoints.iter().map(EndpointView::of).collect(),
         }
     }

@@ -26,6 +26,7 @@ fn services_and_pods_show_what_was_resolved() {
                     "protocol": "http",
                     "way": "direct",
                     "wayReason": "no VirtualService decides about its requests, so the kernel picks the endpoint",
+                    "loadBalancer": "RANDOM",
                     "endpoints": [{
                         "address": "10.0.0.1:80", "workload": "shop/web-1", "ready": true, "weight": 1
                     }],

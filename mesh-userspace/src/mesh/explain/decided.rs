@@ -169,6 +169,14 @@ impl Explanation {
         }
     }
 
+    /// The kernel's own manner of picking, which is one for all clients of the node.
+    pub(super) fn picked_by_kernel(&mut self, port: &ServicePort) {
+        for destination in &mut self.destinations {
+            let policy = port.load_balancer.as_str();
+            policy.clone_into(&mut destination.load_balancer);
+        }
+    }
+
     fn forwards(
         &mut self,
         route: &HttpRoute,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use super::{endpoints::EndpointFinder, objects::Objects, workloads::PodEntry};
 use crate::{
-    config::model::Transport,
+    config::model::{LoadBalancer, Transport},
     mesh::{
         model::{DatagramPort, Service, ServicePort, Way, Workload},
         names, protocol,
@@ -34,6 +34,7 @@ pub fn build(
                 ipv6_endpoints: finder.of_second_family(name, spec, port),
                 way: Way::Direct,
                 way_reason: "".into(),
+                load_balancer: LoadBalancer::Random,
             })
             .collect();
         let datagram_ports = spec
@@ -54,6 +55,7 @@ pub fn build(
             headless: spec.headless,
             ports,
             datagram_ports,
+            session_affinity: spec.session_affinity,
         });
     }
     services

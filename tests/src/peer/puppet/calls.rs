@@ -2,10 +2,12 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::IntoRawFd;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use super::names::{bytes, events, outcome};
 
@@ -34,6 +36,19 @@ pub(super) fn bind_and_listen(fd: i32) -> io::Result<u16> {
     // SAFETY: plain integers.
     check(unsafe { libc::listen(fd, 16) })?;
     Ok(own_name(fd)?.port())
+}
+
+/// Listens at an address of either family; `[::]` takes both.
+pub(super) fn listen_at(address: &str, reuse_port: bool) -> Result<i32> {
+    let address: SocketAddr = address
+        .parse()
+        .with_context(|| format!("not an address: {address}"))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into_raw_fd())
 }
 
 pub(super) fn set_nonblocking(fd: i32, on: bool) -> io::Result<()> {

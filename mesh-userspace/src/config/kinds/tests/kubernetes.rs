@@ -318,3 +318,23 @@ fn fields_of_kubernetes_that_do_not_concern_the_mesh_are_no_news() {
         "spec: {hostname: x, volumes: [{name: v, emptyDir: {}}]}\n",
     ));
 }
+
+#[test]
+fn session_affinity_is_read_within_the_bounds_of_the_api() {
+    let affinity = |text: &str| {
+        good_service(&format!(
+            "{{clusterIP: 10.0.0.1, ports: [{{port: 80}}]{text}}}"
+        ))
+        .session_affinity
+        .map(|timeout| timeout.as_secs())
+    };
+    assert_eq!(affinity(""), None);
+    assert_eq!(affinity(", sessionAffinity: None"), None);
+    assert_eq!(affinity(", sessionAffinity: ClientIP"), Some(10_800));
+    let config = "sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}";
+    assert_eq!(
+        affinity(&format!(", sessionAffinity: ClientIP, {config}")),
+        Some(60)
+    );
+    assert_eq!(affinity(&format!(", {config}")), None);
+}

@@ -14,7 +14,8 @@ fn without_rules_the_kernel_picks_among_all_versions() {
         "port": 9080,
         "weight": 100,
         "destinationRule": "default/reviews",
-        "loadBalancer": "LEAST_REQUEST",
+        // No rule asks for anything.
+        "loadBalancer": "RANDOM",
         "endpoints": ["10.0.0.11:9080", "10.0.0.12:9080", "10.0.0.13:9080"],
     }]);
     assert_answer(answer, &routed("reviews", "direct", &all, json!({})));

@@ -286,8 +286,10 @@ spec: {{ {address} selector: {{app: web}}, ports: [{{name: http, port: 80}}] }}
     assert!(forgotten["reason"].as_str().unwrap().contains("clusterIP"));
     let headless = ask(&mesh("clusterIP: None,"), "http://web/", &[]);
     assert_eq!(
-        only(&headless, &["way", "action"]),
-        json!({"way": "pass", "action": "passthrough"})
+        only(&headless, &["way", "action", "service"]),
+        json!({
+            "way": "direct", "action": "passthrough", "service": "web.default.svc.cluster.local",
+        })
     );
 }
 

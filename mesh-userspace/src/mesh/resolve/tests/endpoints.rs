@@ -28,6 +28,7 @@ fn service(selector: &str, ports: Vec<ServicePort>) -> Spec {
     Spec::Service(Service {
         cluster_ips: vec!["10.96.0.1".parse().unwrap()],
         headless: false,
+        session_affinity: None,
         selector: labels(selector),
         ports,
     })
@@ -58,6 +59,7 @@ fn a_dual_stack_service_has_its_endpoints_in_both_families() {
         Spec::Service(Service {
             cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             headless: false,
+            session_affinity: None,
             selector: labels(""),
             ports: vec![service_port("http", 80)],
         })

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     config::model::{DestinationRule, LoadBalancer, TrafficPolicy},
     mesh::{
-        model::{Destination, RouteAction, Snapshot},
+        model::{Destination, RouteAction, Snapshot, Way},
         testing::{Mesh, destination_rule, route, subset},
     },
 };
@@ -226,4 +226,23 @@ fn equal_destinations_are_one() {
         })
         .collect();
     assert_eq!(destinations[0], destinations[1]);
+}
+
+#[test]
+fn the_kernel_picks_as_the_services_own_namespace_is_told() {
+    let direct = |mesh: &Mesh| {
+        let snapshot = mesh.snapshot();
+        let port = &snapshot.services["web.shop.svc.cluster.local"].ports[0];
+        (port.way, port.load_balancer)
+    };
+    assert_eq!(direct(&shop()), (Way::Direct, LoadBalancer::Random));
+    let abroad = shop().destination_rule(
+        "away/client",
+        balanced("*.svc.cluster.local", LoadBalancer::RoundRobin),
+    );
+    assert_eq!(direct(&abroad), (Way::Direct, LoadBalancer::Random));
+    let own = abroad.destination_rule("shop/own", balanced("web", LoadBalancer::LeastRequest));
+    assert_eq!(direct(&own), (Way::Direct, LoadBalancer::LeastRequest));
+    let untouched = shop().destination_rule("shop/own", balanced("web", LoadBalancer::Passthrough));
+    assert_eq!(direct(&untouched), (Way::Pass, LoadBalancer::Passthrough));
 }
