@@ -24,6 +24,7 @@ pub mod poll;
 pub mod process;
 pub mod reaper;
 pub mod rules;
+pub mod soak;
 pub mod stage;
 mod sys;
 pub mod traffic;

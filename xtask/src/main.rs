@@ -7,6 +7,7 @@ mod kernels;
 mod privileges;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 mod verify;
 
@@ -47,6 +48,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run for a long time what the tests run for a short one: race
+    Soak {
+        /// Passed on: NAME and its options, such as --connections N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// What CI checks besides the tests: format, lints, docs, dependencies, file sizes
     Check,
     /// Boot Debian's other kernels under qemu, load every program there, run the core scenarios
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Command::Demo { arguments } => binaries::demo(&arguments),
         Command::Test { arguments } => suite::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Soak { arguments } => soak::run(&arguments),
         Command::Check => check::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Verify => verify::run(),
