@@ -21,6 +21,18 @@ pub fn pin(thread: i32, core: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &raw const set) }).map(drop)
 }
 
+/// As many open descriptors as the system allows to a process, where this one may ask for it.
+pub fn raise_descriptors() -> io::Result<()> {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open")?;
+    let most = most.trim().parse().map_err(io::Error::other)?;
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: the structure lives through the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
+}
+
 /// How many cores this process may run on.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

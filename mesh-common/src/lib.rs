@@ -21,7 +21,7 @@ pub use ip::IpBe;
 
 /// The version of everything in this crate. Part of the path that maps and links are pinned under, so
 /// that two layouts never meet: raise it with every change to a key, a value or a map's type.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// An IPv4 address in network byte order.
 #[repr(transparent)]

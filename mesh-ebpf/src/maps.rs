@@ -11,7 +11,7 @@ use mesh_common::{
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     dns::NameserverKey,
     executable::Executable,
-    names::{Name, NameKey},
+    names::{NameKey, PartOfName},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
     settings::Settings,
     traffic::{Event, Traffic, TrafficKey},
@@ -27,7 +27,7 @@ pub static WORKLOADS: HashMap<u64, Workload, 4096, GROWS> = HashMap::new();
 pub static FRONTENDS: HashMap<FrontendKey, Frontend, 65536, GROWS> = HashMap::new();
 
 #[btf_map(name = "endpoints")]
-pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 262_144, GROWS> = HashMap::new();
+pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 131_072, GROWS> = HashMap::new();
 
 #[btf_map(name = "local_pods")]
 pub static LOCAL_PODS: HashMap<IpBe, LocalPod, 4096, GROWS> = HashMap::new();
@@ -45,7 +45,7 @@ pub static ACCESS: HashMap<u64, Access, 4096, GROWS> = HashMap::new();
 pub static ACCESS_SOURCES: LpmTrie<SourceKey, SourceAccess, 131_072> = LpmTrie::new();
 
 #[btf_map(name = "access_ports")]
-pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 131_072, GROWS> = HashMap::new();
+pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 65536, GROWS> = HashMap::new();
 
 #[btf_map(name = "denials")]
 pub static DENIALS: HashMap<DenialKey, u64, 16384, GROWS> = HashMap::new();
@@ -53,12 +53,14 @@ pub static DENIALS: HashMap<DenialKey, u64, 16384, GROWS> = HashMap::new();
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
+/// Two for each pair of ends, as in [`PEERS`]: 131072 connections inside the node. A hash takes 16 bytes
+/// for each that it could hold, so capacities are no larger than they need be.
 #[btf_map(name = "sockets")]
 pub static SOCKETS: SockHash<u64, 262_144> = SockHash::new();
 
 /// The oldest handshakes give way: their connections stay plain TCP.
 #[btf_map(name = "handshakes")]
-pub static HANDSHAKES: LruHashMap<HandshakeKey, Handshake, 16384> = LruHashMap::new();
+pub static HANDSHAKES: LruHashMap<HandshakeKey, Handshake, 8192> = LruHashMap::new();
 
 #[btf_map(name = "peers")]
 pub static PEERS: HashMap<u64, Peer, 262_144, GROWS> = HashMap::new();
@@ -66,9 +68,9 @@ pub static PEERS: HashMap<u64, Peer, 262_144, GROWS> = HashMap::new();
 #[btf_map(name = "listeners")]
 pub static LISTENERS: HashMap<ListenerKey, u32, 16384, GROWS> = HashMap::new();
 
-/// The oldest give way: connections that the agent has not accepted in 16384 others' time.
+/// The oldest give way: connections that the agent has not accepted in 8192 others' time.
 #[btf_map(name = "origins")]
-pub static ORIGINS: LruHashMap<OriginKey, Origin, 16384> = LruHashMap::new();
+pub static ORIGINS: LruHashMap<OriginKey, Origin, 8192> = LruHashMap::new();
 
 /// [`mesh_common::dns::SLOTS`] for each pod.
 #[btf_map(name = "nameservers")]
@@ -86,7 +88,7 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// Written and read by user space only: it turns the numbers in the other maps back into names, with no
 /// agent too.
 #[btf_map(name = "names")]
-pub static NAMES: HashMap<NameKey, Name, 131_072, GROWS> = HashMap::new();
+pub static NAMES: HashMap<NameKey, PartOfName, 131_072, GROWS> = HashMap::new();
 
 /// Adds one to an event's counter.
 #[inline(always)]

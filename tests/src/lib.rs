@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod binaries;
 pub mod bookinfo;
+pub mod crowd;
 pub mod demo;
 pub mod duel;
 pub mod exec;

@@ -42,7 +42,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Measure: l4, l7 or start (all of them without a name); results go to target/bench/
+    /// Measure: l4, l7, start (these three without a name), apps or scale; results go to target/bench/
     Bench {
         /// NAME and the benchmark's own options, such as --quick
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

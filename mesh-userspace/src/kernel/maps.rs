@@ -2,10 +2,13 @@
 
 use std::{
     io,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray};
+use aya::maps::{
+    Array, Map, MapData, MapError, MapFd, MapInfo as KernelInfo, MapType, PerCpuArray,
+};
 use mesh_common::{access::Place, settings::Settings, traffic::Event};
 use serde_json::Value;
 
@@ -34,6 +37,8 @@ pub struct MapInfo {
     pub max_entries: u32,
     /// Entries now.
     pub entries: u64,
+    /// Bytes that the kernel holds for it, without what lies in the sockets themselves.
+    pub memory: u64,
     /// The pin.
     pub path: PathBuf,
 }
@@ -172,9 +177,24 @@ impl PinnedMaps {
             value_size: info.value_size(),
             max_entries: info.max_entries(),
             entries,
+            memory: info
+                .fd()
+                .map_err(unreadable(&path))
+                .and_then(|fd| memory(&fd).map_err(unreadable(&path)))?,
             path,
         })
     }
+}
+
+/// Bytes that a map holds: `memlock` in proc(5), fdinfo.
+fn memory(map: &MapFd) -> io::Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path)?;
+    let field = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .and_then(|bytes| bytes.trim().parse().ok());
+    field.ok_or_else(|| io::Error::other("no `memlock` in the map's fdinfo"))
 }
 
 /// The spelling of a [`Place`].
