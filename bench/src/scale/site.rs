@@ -248,8 +248,11 @@ impl Held {
     }
 }
 
+/// On one core, both ends: what waking another core costs is another matter.
 fn peer() -> Result<Command> {
-    Ok(Command::new(lab::binaries::find("bench-peer")?))
+    let mut peer = Command::new(lab::binaries::find("bench-peer")?);
+    peer.arg("--core=0");
+    Ok(peer)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

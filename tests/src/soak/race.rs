@@ -41,6 +41,28 @@ pub struct Plan {
     /// Only these variants, by name
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
+    /// `zerohop.dev/acceleration` of both pods: with `on`, servers that speak first are redirected, too,
+    /// and sockets that block are left out, which is what the annotation promises
+    #[arg(long, default_value = "auto", value_parser = ["auto", "on", "off"])]
+    pub acceleration: String,
+}
+
+/// The variant whose sockets block.
+const BLOCKING: &str = "blocking";
+
+impl Plan {
+    /// The variants that take part; all where empty.
+    fn variants(&self) -> Vec<String> {
+        if self.acceleration != "on" {
+            return self.only.clone();
+        }
+        let asked = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        let names = racer::ports().into_iter().map(|port| port.name);
+        names
+            .filter(|name| *name != BLOCKING && asked(name))
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 /// The scene: a client, a server, a service for each variant.
@@ -54,7 +76,7 @@ struct Scene {
 
 /// Runs the plan: what came of it.
 pub fn run(plan: &Plan) -> Result<Report> {
-    let mut scene = Scene::new()?;
+    let mut scene = Scene::new(&plan.acceleration)?;
     let mut serving = scene.serve()?;
     let mut driving = scene.client.spawn(scene.drive(plan)?)?;
     let since = Instant::now();
@@ -93,10 +115,13 @@ pub fn run(plan: &Plan) -> Result<Report> {
 }
 
 impl Scene {
-    fn new() -> Result<Self> {
+    fn new(acceleration: &str) -> Result<Self> {
         let lab = Lab::new("race")?;
-        let client = lab.pod(PodSpec::new("client").app("client", "v1"))?;
-        let server = lab.pod(PodSpec::new("server").app("server", "v1"))?;
+        let pod = |name| {
+            let spec = PodSpec::new(name).app(name, "v1");
+            lab.pod(spec.annotation("zerohop.dev/acceleration", acceleration))
+        };
+        let (client, server) = (pod("client")?, pod("server")?);
         for pod in [&client, &server] {
             // Client and server, with cookies.
             pod.sysctl("net.ipv4.tcp_fastopen", "3")?;
@@ -133,7 +158,7 @@ impl Scene {
             .arg(format!("--connections={}", plan.connections))
             .arg(format!("--seconds={}", plan.seconds))
             .arg(format!("--concurrency={}", plan.concurrency))
-            .args(plan.only.iter().map(|name| format!("--only={name}")));
+            .args(plan.variants().iter().map(|name| format!("--only={name}")));
         command.args([
             "--server",
             &both(self.server.address(), self.server.address6()),
