@@ -69,13 +69,13 @@ pub fn run(plan: &Plan, path: &Path) -> Result<()> {
         .iter()
         .flat_map(|cores| App::ALL.map(|app| (app, *cores)))
         .filter(|case| {
-            let name = name(case);
+            let name = name(*case);
             plan.cases.is_empty() || plan.cases.iter().any(|part| name.contains(part))
         })
         .collect();
     for round in 0..plan.rounds {
         for (number, case) in cases.iter().enumerate() {
-            let name = name(case);
+            let name = name(*case);
             eprint!(
                 "\rround {}/{}, {}/{}: {name:<34}",
                 round + 1,
@@ -89,7 +89,7 @@ pub fn run(plan: &Plan, path: &Path) -> Result<()> {
                         let outcome = &measured.outcome;
                         let requests = outcome.requests;
                         let mut record = |figure, unit, value| {
-                            figures.record(&name, arm.name(), figure, unit, value)
+                            figures.record(&name, arm.name(), figure, unit, value);
                         };
                         record(RATE, "1/s", requests / outcome.seconds);
                         let cpu = measured.cpu_seconds / requests * 1000.0;
@@ -118,7 +118,7 @@ fn report(
 ) -> Result<()> {
     let (direct, veth) = (Arm::Direct.name(), Arm::Veth.name());
     for case in cases {
-        let name = name(case);
+        let name = name(*case);
         let ratio = figures.ratio(&name, direct, veth, RATE);
         figures.target(
             format!("{name}: requests/s x veth"),
@@ -133,7 +133,7 @@ fn report(
     let ran = json!({
         "benchmark": "apps",
         "machine": machine::describe(),
-        "versions": site.versions(),
+        "versions": Site::versions(),
         "rounds": plan.rounds,
         "secondsEach": plan.each.as_secs_f64(),
         "connections": load::CONNECTIONS,
@@ -143,6 +143,6 @@ fn report(
     figures.verdict()
 }
 
-fn name((app, cores): &(App, Cores)) -> String {
+fn name((app, cores): (App, Cores)) -> String {
     format!("{}, {}", app.name(), cores.name())
 }

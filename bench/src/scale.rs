@@ -114,7 +114,7 @@ fn measure_open(plan: &Plan, figures: &mut Figures) -> Result<()> {
             eprint!("\ropening {open:>6} {:<8}", mesh.name());
             let before = Taken::now()?;
             let held = Held::new(open, mesh).with_context(|| open_case(open))?;
-            let taken = Taken::now()?.since(&before);
+            let taken = Taken::now()?.since(before);
             let (case, arm) = (open_case(open), mesh.name());
             let each = |bytes: f64| bytes / f64::from(open);
             let opening = held.opening_cpu_seconds() * 1e6;

@@ -21,15 +21,16 @@ pub fn pin(thread: i32, core: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &raw const set) }).map(drop)
 }
 
-/// As many open descriptors as the system allows to a process, where this one may ask for it.
+/// As many open descriptors as this process may ask for.
 pub fn raise_descriptors() -> io::Result<()> {
-    let most = std::fs::read_to_string("/proc/sys/fs/nr_open")?;
-    let most = most.trim().parse().map_err(io::Error::other)?;
-    let limit = libc::rlimit {
-        rlim_cur: most,
-        rlim_max: most,
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
     // SAFETY: the structure lives through the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: likewise.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
 }
 

@@ -189,8 +189,8 @@ pub fn defer_accept(listener: &impl AsRawFd) -> io::Result<()> {
 }
 
 /// Sets `TCP_FASTOPEN`: so many connections that carry data with their SYN may wait.
-pub fn fastopen_queue(listener: &impl AsRawFd, length: u32) -> io::Result<()> {
-    set_tcp_option(listener, libc::TCP_FASTOPEN, length as libc::c_int)
+pub fn fastopen_queue(listener: &impl AsRawFd, length: i32) -> io::Result<()> {
+    set_tcp_option(listener, libc::TCP_FASTOPEN, length)
 }
 
 /// Sets `TCP_FASTOPEN_CONNECT`: connect() does nothing, the first send connects.

@@ -15,7 +15,7 @@ use crate::l7::backend::write_nginx;
 use crate::{machine, pods, sys};
 
 /// Beyond the time that a measurement takes by itself.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 /// How long the kernel may take to settle connections that were closed.
 const SETTLED: Duration = Duration::from_secs(2);
 const FILE: usize = 1024;
@@ -139,17 +139,20 @@ impl Node {
         server.context("invariant: a server for each choice of cores")
     }
 
+    /// Processor seconds of the client and one server so far.
+    fn cpu(&self, server: &Pod) -> Result<f64> {
+        Ok(pods::cpu_seconds(&self.client)? + pods::cpu_seconds(server)?)
+    }
+
     /// Once all connections are settled: bytes, and of these those from socket to socket.
-    fn carried(&self) -> Result<Option<(u64, u64)>> {
-        let Some(agent) = &self.agent else {
-            return Ok(None);
-        };
+    fn carried(&self) -> Option<(u64, u64)> {
+        let agent = self.agent.as_ref()?;
         let mut total = traffic::Traffic::default();
         eventually(SETTLED, || {
             total = traffic::total(&agent.traffic().unwrap_or_default(), |_| true);
             total.opened == total.closed
         });
-        Ok(Some((total.sent + total.received, total.redirected)))
+        Some((total.sent + total.received, total.redirected))
     }
 }
 
@@ -224,7 +227,7 @@ impl Site {
     }
 
     /// The versions of all programs, as they say them.
-    pub fn versions(&self) -> Value {
+    pub fn versions() -> Value {
         json!({
             "redis": machine::version("redis-server".as_ref(), "--version"),
             "redis-benchmark": machine::version("redis-benchmark".as_ref(), "--version"),
@@ -278,14 +281,14 @@ impl Site {
             Arm::Bridge => server.address(),
             Arm::Direct | Arm::DirectOff => service.address,
         };
-        let before = (node.carried()?, self.cpu(node, server)?);
+        let before = (node.carried(), node.cpu(server)?);
         let output = node
             .client
             .run(app.load(&host.to_string(), each, 0), each + GRACE)?
             .success()
             .with_context(|| format!("{} by {}", app.name(), arm.name()))?;
-        let cpu_seconds = self.cpu(node, server)? - before.1;
-        let redirected_share = match (before.0, node.carried()?) {
+        let cpu_seconds = node.cpu(server)? - before.1;
+        let redirected_share = match (before.0, node.carried()) {
             (Some(before), Some(after)) if after.0 > before.0 => {
                 Some(share(after.1 - before.1, after.0 - before.0))
             }
@@ -296,10 +299,6 @@ impl Site {
             cpu_seconds,
             redirected_share,
         })
-    }
-
-    fn cpu(&self, node: &Node, server: &Pod) -> Result<f64> {
-        Ok(pods::cpu_seconds(&node.client)? + pods::cpu_seconds(server)?)
     }
 }
 

@@ -26,7 +26,7 @@ impl Taken {
 
     /// What was taken since then.
     #[must_use]
-    pub fn since(self, before: &Self) -> Self {
+    pub fn since(self, before: Self) -> Self {
         Self {
             bytes: self.bytes - before.bytes,
         }

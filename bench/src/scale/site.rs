@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::peer::{Address, Report};
 use crate::pods;
 
-/// A server's ports: so that each has fewer connections than a client has ports for one.
-const PORTS: [u16; 4] = [7001, 7002, 7003, 7004];
+/// A server and a holder for each, as a process may have 20,000 descriptors where nobody raised the limit.
+const PORTS: std::ops::RangeInclusive<u16> = 7001..=7008;
 /// For the connections that are opened meanwhile.
 const CONNECT_PORT: u16 = 7000;
 const SIZE: usize = 64;
 /// Until all connections are open, on a busy machine.
-const OPENING: Duration = Duration::from_secs(300);
-const GRACE: Duration = Duration::from_secs(60);
+const OPENING: Duration = Duration::from_mins(5);
+const GRACE: Duration = Duration::from_mins(1);
 
 /// Whether there is a mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +42,18 @@ pub struct Maps {
 
 /// Connections that are held open. Fields are dropped in this order: the agent goes before its node.
 pub struct Held {
-    holder: Process,
-    orders: ChildStdin,
-    answers: usize,
+    holders: Vec<Holder>,
     opening: f64,
     maps_before: Option<f64>,
     servers: Vec<Process>,
     pair: Pair,
+}
+
+/// A process that holds some of them.
+struct Holder {
+    process: Process,
+    orders: ChildStdin,
+    answers: usize,
 }
 
 /// A client and a server.
@@ -157,29 +162,36 @@ impl Held {
     pub fn new(open: u32, mesh: Mesh) -> Result<Self> {
         let pair = Pair::new(&format!("scale-{}-{open}", mesh.name()), mesh, |_| Ok(()))?;
         let servers = PORTS
-            .iter()
-            .map(|&port| pair.serve("parallel", port))
+            .map(|port| pair.serve("parallel", port))
             .collect::<Result<_>>()?;
         let maps_before = pair.maps()?;
-        let mut hold = peer()?;
-        hold.arg("hold").arg(format!("--connections={open}"));
-        hold.arg(SIZE.to_string());
-        hold.args(PORTS.map(|port| pair.address(port).to_string()));
         let before = pair.cpu()?;
-        let mut holder = pair.client.spawn(hold)?;
-        let orders = holder
-            .take_stdin()
-            .context("invariant: its input is a pipe")?;
+        let holders = (0..)
+            .zip(PORTS)
+            .map(|(number, port)| {
+                // The first ones hold one more where it does not divide.
+                let processes = PORTS.len() as u32;
+                let share = (open + processes - 1 - number) / processes;
+                let mut hold = peer()?;
+                hold.arg("hold").arg(format!("--connections={share}"));
+                hold.args([SIZE.to_string(), pair.address(port).to_string()]);
+                let mut process = pair.client.spawn(hold)?;
+                let orders = process.take_stdin();
+                Ok(Holder {
+                    process,
+                    orders: orders.context("invariant: its input is a pipe")?,
+                    answers: 0,
+                })
+            })
+            .collect::<Result<_>>()?;
         let mut held = Self {
-            holder,
-            orders,
-            answers: 0,
+            holders,
             opening: 0.0,
             maps_before,
             servers,
             pair,
         };
-        held.answer(OPENING)?;
+        held.answers(OPENING)?;
         held.opening = held.pair.cpu()? - before;
         Ok(held)
     }
@@ -201,10 +213,11 @@ impl Held {
     /// Asks over connections by chance: processor microseconds of both pods for each question.
     pub fn ping(&mut self, each: Duration) -> Result<f64> {
         let before = self.pair.cpu()?;
-        writeln!(self.orders, "{}", each.as_secs_f64()).context("tell the holder")?;
-        let report = self.answer(each + GRACE)?;
-        let cpu = self.pair.cpu()? - before;
-        Ok(cpu * 1e6 / count(report.operations))
+        for holder in &mut self.holders {
+            writeln!(holder.orders, "{}", each.as_secs_f64()).context("tell a holder")?;
+        }
+        let questions = self.answers(each + GRACE)?;
+        Ok((self.pair.cpu()? - before) * 1e6 / count(questions))
     }
 
     /// New connections beside those that are open: processor microseconds of both pods for each.
@@ -214,8 +227,10 @@ impl Held {
 
     /// Closes all; the share of the bytes that went from socket to socket, `None` without an agent.
     pub fn close(self) -> Result<Option<f64>> {
-        drop(self.orders);
-        self.holder.wait(GRACE)?.success()?;
+        for holder in self.holders {
+            drop(holder.orders);
+            holder.process.wait(GRACE)?.success()?;
+        }
         drop(self.servers);
         let Some(agent) = &self.pair.agent else {
             return Ok(None);
@@ -231,20 +246,31 @@ impl Held {
         ))
     }
 
-    /// The holder's next line.
+    /// What all holders have done since they were told, or started.
+    fn answers(&mut self, deadline: Duration) -> Result<u64> {
+        let mut operations = 0;
+        for holder in &mut self.holders {
+            operations += holder.answer(deadline)?.operations;
+        }
+        Ok(operations)
+    }
+}
+
+impl Holder {
+    /// Its next line.
     fn answer(&mut self, deadline: Duration) -> Result<Report> {
-        let (number, holder) = (self.answers, &mut self.holder);
+        let (number, process) = (self.answers, &mut self.process);
         let mut line = None;
         eventually(deadline, || {
-            let printed = holder.stdout();
+            let printed = process.stdout();
             let whole = printed.matches('\n').count() > number;
             line = whole.then(|| printed.lines().nth(number).unwrap_or_default().to_owned());
-            whole || !matches!(holder.ended(), Ok(None))
+            whole || !matches!(process.ended(), Ok(None))
         });
-        let line = line.with_context(|| format!("the holder ended: {}", self.holder.stderr()))?;
+        let line = line.with_context(|| format!("a holder ended: {}", self.process.stderr()))?;
         self.answers += 1;
         let value: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-        serde_json::from_value(value).context("the holder's report")
+        serde_json::from_value(value).context("a holder's report")
     }
 }
 

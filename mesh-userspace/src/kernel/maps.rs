@@ -9,10 +9,14 @@ use std::{
 use aya::maps::{
     Array, Map, MapData, MapError, MapFd, MapInfo as KernelInfo, MapType, PerCpuArray,
 };
-use mesh_common::{access::Place, settings::Settings, traffic::Event};
+use mesh_common::{access::Place, connection::Peer, names, settings::Settings, traffic::Event};
 use serde_json::Value;
 
-use super::loader::{MAPS, PinDir};
+use super::{
+    connections,
+    loader::{MAPS, PinDir},
+    tables,
+};
 
 mod dump;
 
@@ -161,6 +165,25 @@ impl PinnedMaps {
         self.directory.join("maps").join(name)
     }
 
+    /// How many entries there are. Those that grow with open connections are counted without reading what
+    /// they say: 100,000 connections have 200,000.
+    fn count(&self, name: &str) -> Result<u64, MapsError> {
+        let path = self.pin(name);
+        let count = match name {
+            names::CONNECTIONS => {
+                let path = self.directory.join("connections");
+                let records = connections::read(&path).map_err(unreadable(&path))?;
+                records.len()
+            }
+            names::PEERS => {
+                let peers = tables::open::<u64, Peer>(names::PEERS, &path);
+                peers.map_err(unreadable(&path))?.keys().count()
+            }
+            _ => self.dump(name)?.len(),
+        };
+        Ok(count as u64)
+    }
+
     fn info(&self, name: &str) -> Result<MapInfo, MapsError> {
         let path = self.pin(name);
         let info = KernelInfo::from_pin(&path).map_err(unreadable(&path))?;
@@ -168,7 +191,7 @@ impl PinnedMaps {
         let entries = match kind {
             Some(MapType::Array | MapType::PerCpuArray) => u64::from(info.max_entries()),
             Some(MapType::SockHash) => 0,
-            _ => self.dump(name)?.len() as u64,
+            _ => self.count(name)?,
         };
         Ok(MapInfo {
             name: name.to_owned(),

@@ -21,7 +21,7 @@ use super::variant::{self, Ends, Opens, Variant};
 use crate::{poll, sys};
 
 /// How long a connection may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Source ports that are used again and again; below those that the kernel gives by itself.
 const REUSED: std::ops::Range<u16> = 20_000..20_024;
 /// Failures after which going on teaches nothing more.

@@ -106,7 +106,7 @@ impl End<'_> {
             Place::Server => {
                 outgoing
                     .send_until(stream, outgoing.header.end(true))
-                    .await?
+                    .await?;
             }
             Place::Client => {
                 let end = incoming.header().context("invariant: heard")?.end(true);

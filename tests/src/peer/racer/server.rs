@@ -22,9 +22,9 @@ use crate::{poll, sys};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// Connections that may carry data with their SYN and wait to be accepted.
-const FASTOPEN_QUEUE: u32 = 1024;
+const FASTOPEN_QUEUE: i32 = 1024;
 /// How long a connection may take, reset or not.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where to listen.
 #[derive(Clone, Debug, Args)]
