@@ -126,13 +126,26 @@ impl Figures {
 
     /// The median of the rounds' ratios of one arm to another.
     pub fn ratio(&self, case: &str, arm: &str, base: &str, figure: &str) -> Option<f64> {
-        let (arm, base) = (
+        self.ratio_of_cases((case, arm), (case, base), figure)
+    }
+
+    /// The median of the rounds' ratios of an arm in one case to an arm in another.
+    pub fn ratio_of_cases(
+        &self,
+        (case, arm): (&str, &str),
+        (base_case, base_arm): (&str, &str),
+        figure: &str,
+    ) -> Option<f64> {
+        let (series, base) = (
             self.find(case, arm, figure)?,
-            self.find(case, base, figure)?,
+            self.find(base_case, base_arm, figure)?,
         );
-        let rounds = arm.values.iter().zip(&base.values);
-        let ratios: Vec<f64> = rounds.map(|(arm, base)| arm / base).collect();
-        median(&ratios)
+        let rounds = series.values.iter().zip(&base.values);
+        median(
+            &rounds
+                .map(|(value, base)| value / base)
+                .collect::<Vec<f64>>(),
+        )
     }
 
     /// The largest of the rounds' values.

@@ -5,8 +5,8 @@
 //! REDIRECT; `zerohop`, by the agent, one worker. All have the same two routes: `end-user: jason` to
 //! v2, else v1. Load and backends run on one core, the proxy on another where there are two.
 
-mod backend;
-mod load;
+pub(crate) mod backend;
+pub(crate) mod load;
 mod proxies;
 mod site;
 mod usage;

@@ -4,6 +4,7 @@
 //! is the kernel's path.
 
 mod client;
+mod hold;
 mod server;
 pub mod watch;
 
@@ -16,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use client::drive;
+pub use hold::hold;
 use serde::{Deserialize, Serialize};
 pub use server::serve;
 use socket2::{Domain, SockAddr, Socket, Type};

@@ -114,34 +114,36 @@ pub enum NameKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct NameKey {
     /// A [`NameKind`].
-    pub kind: u32,
+    pub kind: u16,
+    /// Which [`PartOfName`], from 0 on.
+    pub part: u16,
     /// The number; 0 is never given out.
     pub id: u32,
 }
 
-/// A name, padded with zero bytes. 63 (namespace) + 1 + 253 (pod) fit.
+/// 64 bytes of a name, padded with zero bytes. Most names are one: a longer one has several, instead of
+/// every name having room for the longest (63 (namespace) + 1 + 253 (pod)).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Name(pub [u8; 320]);
+pub struct PartOfName(pub [u8; 64]);
 
-impl Name {
-    /// Cut at 320 bytes; Kubernetes' names are shorter.
-    pub fn new(name: &str) -> Self {
-        let mut bytes = [0; 320];
-        let len = name.len().min(bytes.len());
-        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+impl PartOfName {
+    /// Bytes in one part.
+    pub const SIZE: usize = 64;
+
+    /// The first 64 of some bytes.
+    pub fn new(text: &[u8]) -> Self {
+        let mut bytes = [0; Self::SIZE];
+        let len = text.len().min(Self::SIZE);
+        bytes[..len].copy_from_slice(&text[..len]);
         Self(bytes)
     }
 
-    /// The bytes without the padding; empty where they are not UTF-8.
-    pub fn as_str(&self) -> &str {
-        let len = self
-            .0
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(self.0.len());
-        core::str::from_utf8(&self.0[..len]).unwrap_or_default()
+    /// The bytes without the padding.
+    pub fn text(&self) -> &[u8] {
+        let len = self.0.iter().position(|&byte| byte == 0);
+        &self.0[..len.unwrap_or(Self::SIZE)]
     }
 }
 
-crate::assert_layout!(NameKey = 8, Name = 320);
+crate::assert_layout!(NameKey = 8, PartOfName = 64);

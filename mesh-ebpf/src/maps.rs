@@ -17,7 +17,7 @@ use mesh_common::{
     event::RING_BYTES,
     executable::Executable,
     failure::FailureKey,
-    names::{Name, NameKey},
+    names::{NameKey, PartOfName},
     policy::{Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload},
     settings::Settings,
     traffic::{Event, Traffic, TrafficKey},
@@ -35,7 +35,7 @@ pub static WORKLOADS: HashMap<u64, Workload, 4096, GROWS> = HashMap::new();
 pub static FRONTENDS: HashMap<FrontendKey, Frontend, 65536, GROWS> = HashMap::new();
 
 #[btf_map(name = "endpoints")]
-pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 262_144, GROWS> = HashMap::new();
+pub static ENDPOINTS: HashMap<EndpointKey, Endpoint, 65_536, GROWS> = HashMap::new();
 
 #[btf_map(name = "local_pods")]
 pub static LOCAL_PODS: HashMap<IpBe, LocalPod, 4096, GROWS> = HashMap::new();
@@ -53,13 +53,13 @@ pub static ACCESS: HashMap<u64, Access, 4096, GROWS> = HashMap::new();
 pub static ACCESS_SOURCES: LpmTrie<SourceKey, SourceAccess, 131_072> = LpmTrie::new();
 
 #[btf_map(name = "access_ports")]
-pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 131_072, GROWS> = HashMap::new();
+pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 65536, GROWS> = HashMap::new();
 
 #[btf_map(name = "denials")]
-pub static DENIALS: HashMap<DenialKey, u64, 16384, GROWS> = HashMap::new();
+pub static DENIALS: HashMap<DenialKey, u64, 4096, GROWS> = HashMap::new();
 
 #[btf_map(name = "failures")]
-pub static FAILURES: HashMap<FailureKey, u64, 16384, GROWS> = HashMap::new();
+pub static FAILURES: HashMap<FailureKey, u64, 4096, GROWS> = HashMap::new();
 
 #[btf_map(name = "connections")]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
@@ -67,12 +67,14 @@ pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 #[btf_map(name = "exchanges")]
 pub static EXCHANGES: SkStorage<Exchanges> = SkStorage::new();
 
+/// Two for each pair of ends, as in [`PEERS`]: 131072 connections inside the node. A hash takes 16 bytes
+/// for each that it could hold, so capacities are no larger than they need be.
 #[btf_map(name = "sockets")]
 pub static SOCKETS: SockHash<u64, 262_144> = SockHash::new();
 
 /// The oldest handshakes give way: their connections stay plain TCP.
 #[btf_map(name = "handshakes")]
-pub static HANDSHAKES: LruHashMap<HandshakeKey, Handshake, 16384> = LruHashMap::new();
+pub static HANDSHAKES: LruHashMap<HandshakeKey, Handshake, 8192> = LruHashMap::new();
 
 #[btf_map(name = "peers")]
 pub static PEERS: HashMap<u64, Peer, 262_144, GROWS> = HashMap::new();
@@ -80,9 +82,9 @@ pub static PEERS: HashMap<u64, Peer, 262_144, GROWS> = HashMap::new();
 #[btf_map(name = "listeners")]
 pub static LISTENERS: HashMap<ListenerKey, u32, 16384, GROWS> = HashMap::new();
 
-/// The oldest give way: connections that the agent has not accepted in 16384 others' time.
+/// The oldest give way: connections that the agent has not accepted in 8192 others' time.
 #[btf_map(name = "origins")]
-pub static ORIGINS: LruHashMap<OriginKey, Origin, 16384> = LruHashMap::new();
+pub static ORIGINS: LruHashMap<OriginKey, Origin, 8192> = LruHashMap::new();
 
 /// [`mesh_common::dns::SLOTS`] for each pod.
 #[btf_map(name = "nameservers")]
@@ -91,23 +93,23 @@ pub static NAMESERVERS: HashMap<NameserverKey, IpBe, 16384, GROWS> = HashMap::ne
 /// The oldest give way: their clients may get another endpoint. An LRU map has all of its memory from the
 /// start.
 #[btf_map(name = "affinity")]
-pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 16384> = LruHashMap::new();
+pub static AFFINITY: LruHashMap<AffinityKey, Affinity, 8192> = LruHashMap::new();
 
 #[btf_map(name = "turns")]
-pub static TURNS: HashMap<FrontendKey, u64, 16384, GROWS> = HashMap::new();
+pub static TURNS: HashMap<FrontendKey, u64, 4096, GROWS> = HashMap::new();
 
 /// Of endpoints that are chosen by it only.
 #[btf_map(name = "loads")]
-pub static LOADS: HashMap<FrontendKey, u64, 65536, GROWS> = HashMap::new();
+pub static LOADS: HashMap<FrontendKey, u64, 16384, GROWS> = HashMap::new();
 
 #[btf_map(name = "served")]
-pub static SERVED: HashMap<ServedKey, u64, 16384, GROWS> = HashMap::new();
+pub static SERVED: HashMap<ServedKey, u64, 8192, GROWS> = HashMap::new();
 
 #[btf_map(name = "unseen")]
-pub static UNSEEN: HashMap<ServedKey, u32, 16384, GROWS> = HashMap::new();
+pub static UNSEEN: HashMap<ServedKey, u32, 8192, GROWS> = HashMap::new();
 
 #[btf_map(name = "listening")]
-pub static LISTENING: HashMap<u64, Listening, 16384, GROWS> = HashMap::new();
+pub static LISTENING: HashMap<u64, Listening, 8192, GROWS> = HashMap::new();
 
 #[btf_map(name = "traffic")]
 pub static TRAFFIC: HashMap<TrafficKey, Traffic, 65536, GROWS> = HashMap::new();
@@ -129,7 +131,7 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// Written and read by user space only: it turns the numbers in the other maps back into names, with no
 /// agent too.
 #[btf_map(name = "names")]
-pub static NAMES: HashMap<NameKey, Name, 131_072, GROWS> = HashMap::new();
+pub static NAMES: HashMap<NameKey, PartOfName, 131_072, GROWS> = HashMap::new();
 
 /// Adds one to an event's counter.
 #[inline(always)]

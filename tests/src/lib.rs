@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod binaries;
 pub mod bookinfo;
+pub mod crowd;
 pub mod demo;
 pub mod duel;
 pub mod exec;
@@ -24,6 +25,7 @@ pub mod poll;
 pub mod process;
 pub mod reaper;
 pub mod rules;
+pub mod soak;
 pub mod stage;
 mod sys;
 pub mod traffic;

@@ -12,6 +12,7 @@ mod hold_lab;
 mod http_client;
 mod names;
 mod puppet;
+pub mod racer;
 mod stamp;
 mod stream_client;
 mod stream_server;
@@ -41,6 +42,10 @@ enum Role {
     StreamServer(stream_server::Arguments),
     /// Connects to a stream server; the same checks
     StreamClient(stream_client::Arguments),
+    /// Serves connections that meet, talk and part in every way that races, and checks every byte
+    RaceServer(racer::ServerArguments),
+    /// Opens them; the same checks
+    RaceClient(racer::ClientArguments),
     /// Does to sockets what standard input says, line by line, and prints what came of it
     Puppet(puppet::Arguments),
     /// Answers queries for names, by UDP and TCP, and prints them
@@ -62,6 +67,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::Upgrade(arguments) => block_on(upgrade::run(arguments)),
         Role::StreamServer(arguments) => stream_server::run(&arguments),
         Role::StreamClient(arguments) => stream_client::run(&arguments),
+        Role::RaceServer(arguments) => block_on(racer::serve(arguments)),
+        Role::RaceClient(arguments) => block_on(racer::drive(arguments)),
         Role::Puppet(arguments) => puppet::run(&arguments),
         Role::NameServer(arguments) => names::serve(arguments),
         Role::Resolve(arguments) => names::resolve(&arguments),

@@ -185,14 +185,31 @@ pub fn wait_for(fd: &impl AsRawFd, events: i16, timeout: Duration) -> io::Result
 
 /// Sets `TCP_DEFER_ACCEPT`: a connection is there once data has come.
 pub fn defer_accept(listener: &impl AsRawFd) -> io::Result<()> {
-    let seconds: libc::c_int = 10;
+    set_tcp_option(listener, libc::TCP_DEFER_ACCEPT, 10)
+}
+
+/// Sets `TCP_FASTOPEN`: so many connections that carry data with their SYN may wait.
+pub fn fastopen_queue(listener: &impl AsRawFd, length: i32) -> io::Result<()> {
+    set_tcp_option(listener, libc::TCP_FASTOPEN, length)
+}
+
+/// Sets `TCP_FASTOPEN_CONNECT`: connect() does nothing, the first send connects.
+pub fn fastopen_connect(socket: &impl AsRawFd) -> io::Result<()> {
+    set_tcp_option(socket, libc::TCP_FASTOPEN_CONNECT, 1)
+}
+
+fn set_tcp_option(
+    socket: &impl AsRawFd,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option's value is an int, which outlives the call.
     unsafe {
         check(libc::setsockopt(
-            listener.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         ))
     }

@@ -7,6 +7,7 @@ mod kernels;
 mod privileges;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 mod verify;
 
@@ -41,9 +42,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Measure: l4, l7 or start (all of them without a name); results go to target/bench/
+    /// Measure: l4, l7, start (these three without a name), apps or scale; results go to target/bench/
     Bench {
         /// NAME and the benchmark's own options, such as --quick
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run for a long time what the tests run for a short one: race
+    Soak {
+        /// Passed on: NAME and its options, such as --connections N
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Command::Demo { arguments } => binaries::demo(&arguments),
         Command::Test { arguments } => suite::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Soak { arguments } => soak::run(&arguments),
         Command::Check => check::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Verify => verify::run(),

@@ -60,6 +60,26 @@ const BENCH_TOOLS: [Tool; 5] = [
     },
 ];
 
+/// What only `bench apps` calls.
+const APPS_TOOLS: [Tool; 4] = [
+    Tool {
+        program: "redis-server",
+        package: "redis-server",
+    },
+    Tool {
+        program: "redis-benchmark",
+        package: "redis-tools",
+    },
+    Tool {
+        program: "nginx",
+        package: "nginx-light",
+    },
+    Tool {
+        program: "wrk",
+        package: "wrk",
+    },
+];
+
 /// Everything that building, the demo and the tests need.
 pub fn run() -> Result<()> {
     println!("setup: what building and testing need");
@@ -72,6 +92,12 @@ pub fn for_l7() -> Result<std::path::PathBuf> {
     println!("setup: what the benchmark compares with");
     tools(&BENCH_TOOLS)?;
     envoy::ensure()
+}
+
+/// Everything that `bench apps` needs besides.
+pub fn for_apps() -> Result<()> {
+    println!("setup: the applications");
+    tools(&APPS_TOOLS)
 }
 
 /// The tool behind `check`'s licences, bans and sources.

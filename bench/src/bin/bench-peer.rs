@@ -38,6 +38,16 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         connections: usize,
     },
+    /// Open many connections, print what that took as JSON, and for each line on standard input, a number of
+    /// seconds, ask over connections by chance for so long and print the figures
+    Hold {
+        size: usize,
+        /// tcp:ADDRESS:PORT, in turn
+        #[arg(required = true)]
+        addresses: Vec<Address>,
+        #[arg(long)]
+        connections: usize,
+    },
     /// Ask for a path again and again; print each answer that differs from the one before
     Watch {
         address: SocketAddr,
@@ -60,6 +70,8 @@ fn run(arguments: Arguments) -> Result<()> {
     if let Some(core) = arguments.core {
         bench::pin(0, core).with_context(|| format!("cannot run on core {core}"))?;
     }
+    // Who needs no more than it has is not stopped by having no right to more.
+    let _ = bench::raise_descriptors();
     match arguments.command {
         Command::Serve {
             traffic,
@@ -85,6 +97,11 @@ fn run(arguments: Arguments) -> Result<()> {
             println!("{}", serde_json::json!(report));
             Ok(())
         }
+        Command::Hold {
+            size,
+            addresses,
+            connections,
+        } => peer::hold(size, &addresses, connections).context("holding connections"),
         Command::Watch {
             address,
             host,

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bench::{l4, l7, start};
+use bench::{apps, l4, l7, scale, start};
 use clap::{Parser, ValueEnum};
 
 /// Measure what Zerohop costs and gains, arm against arm.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Arguments {
-    /// Which; all by default
+    /// Which; l4, l7 and start by default
     names: Vec<Name>,
     /// A first impression within a minute each, instead of figures to rely on
     #[arg(long)]
@@ -22,9 +22,15 @@ struct Arguments {
     /// Only these arms, separated by commas
     #[arg(long, value_delimiter = ',')]
     arms: Vec<String>,
-    /// l4: only the cases whose name contains one of these, separated by `;`
+    /// l4, apps: only the cases whose name contains one of these, separated by `;`
     #[arg(long, value_delimiter = ';')]
     cases: Vec<String>,
+    /// scale: how many connections to hold open, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    open: Vec<u32>,
+    /// scale: how many services, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    services: Vec<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,6 +41,10 @@ enum Name {
     L7,
     /// Time until ready, and until a changed rule is in effect
     Start,
+    /// Redis and nginx with their own load generators
+    Apps,
+    /// Many open connections, many services
+    Scale,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +92,30 @@ fn run(arguments: &Arguments) -> Result<()> {
                     .rounds
                     .unwrap_or(if arguments.quick { 5 } else { 20 });
                 start::run(rounds, &result("start"))?;
+            }
+            Name::Apps => {
+                let mut plan = if arguments.quick {
+                    apps::Plan::quick()
+                } else {
+                    apps::Plan::full()
+                };
+                plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
+                plan.arms.clone_from(&arguments.arms);
+                plan.cases.clone_from(&arguments.cases);
+                apps::run(&plan, &result("apps"))?;
+            }
+            Name::Scale => {
+                let mut plan = if arguments.quick {
+                    scale::Plan::quick()
+                } else {
+                    scale::Plan::full()
+                };
+                plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
+                if !arguments.open.is_empty() || !arguments.services.is_empty() {
+                    plan.open.clone_from(&arguments.open);
+                    plan.services.clone_from(&arguments.services);
+                }
+                scale::run(&plan, &result("scale"))?;
             }
         }
     }

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lab::traffic::{self, Traffic as Carried};
-use lab::{Agent, AgentOptions, Lab, Pod, PodSpec, Process, Service, ServiceSpec};
+use lab::{Agent, AgentOptions, Lab, Pod, PodSpec, Service, ServiceSpec};
 
 use super::cases::{Case, Cores};
 use super::whole;
 use crate::peer::{Address, Report, Traffic};
+use crate::pods;
 
 const PORT: u16 = 7000;
-/// The two ends of the veth pair of [`Arm::Veth`].
-const PAIR: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 /// Beyond the time that a measurement takes by itself.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -174,7 +173,7 @@ impl Site {
                 .transpose()
         };
         let plain = Node::new("l4-plain", None)?;
-        join(&plain)?;
+        pods::join(&plain.client, &plain.server, 0)?;
         Ok(Self {
             plain,
             accelerated: node(Arm::Direct, "l4-direct", "on").context("the arm `direct`")?,
@@ -204,7 +203,7 @@ impl Site {
         let node = node.context("invariant: arms that do not run are not measured")?;
         let any = Address::Tcp(([0, 0, 0, 0], PORT).into());
         let (listen, dial) = match arm {
-            Arm::Veth => (any, Address::Tcp((PAIR[1], PORT).into())),
+            Arm::Veth => (any, Address::Tcp((pods::pair(0)[1], PORT).into())),
             Arm::Bridge => (any, Address::Tcp((node.server.address(), PORT).into())),
             Arm::Direct | Arm::DirectOff => {
                 (any, Address::Tcp((node.service.address, PORT).into()))
@@ -310,32 +309,4 @@ fn cpu_seconds(process: u32) -> Result<f64> {
         .parse()
         .with_context(|| format!("{path}: {text}"))?;
     Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
-}
-
-/// Joins a node's client and server by a veth pair of their own, beside the node's bridge.
-fn join(node: &Node) -> Result<()> {
-    let pods = [&node.client, &node.server];
-    let link = |pod: &Pod| ["netns".to_owned(), pod.netns().to_owned()];
-    let (client, server) = (link(pods[0]), link(pods[1]));
-    let mut add = Command::new("ip");
-    add.args(["link", "add", "pair0"])
-        .args(client)
-        .args(["type", "veth", "peer", "name", "pair0"])
-        .args(server);
-    Process::start(add)?
-        .wait(GRACE)?
-        .success()
-        .context("add a veth pair")?;
-    for (pod, address) in pods.into_iter().zip(PAIR) {
-        let address = format!("{address}/30");
-        for words in [
-            &["address", "add", &address, "dev", "pair0"][..],
-            &["link", "set", "pair0", "up"],
-        ] {
-            pod.exec("ip", words, GRACE)?
-                .success()
-                .context("set up a veth pair")?;
-        }
-    }
-    Ok(())
 }

@@ -82,7 +82,8 @@ impl Load {
     }
 }
 
-fn wrk(printed: &str) -> Result<Outcome> {
+/// Reads what `wrk --latency` printed; an error if any request failed.
+pub fn wrk(printed: &str) -> Result<Outcome> {
     if let Some(line) =
         line_with(printed, "Non-2xx").or_else(|| line_with(printed, "Socket errors"))
     {

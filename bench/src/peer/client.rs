@@ -22,16 +22,16 @@ pub fn drive(load: &Load, address: &Address) -> io::Result<Report> {
 }
 
 /// Times operations one by one.
-struct Meter {
+pub(super) struct Meter {
     size: usize,
-    start: Instant,
+    pub(super) start: Instant,
     cpu_before: f64,
     nanoseconds: Vec<u32>,
     connect_nanoseconds: Vec<u32>,
 }
 
 impl Meter {
-    fn start(size: usize) -> Self {
+    pub(super) fn start(size: usize) -> Self {
         Self {
             size,
             nanoseconds: Vec::with_capacity(1 << 20),
@@ -41,13 +41,13 @@ impl Meter {
         }
     }
 
-    fn record(&mut self, since: Instant) -> Instant {
+    pub(super) fn record(&mut self, since: Instant) -> Instant {
         let now = Instant::now();
         self.nanoseconds.push(nanoseconds(now - since));
         now
     }
 
-    fn report(mut self) -> Report {
+    pub(super) fn report(mut self) -> Report {
         let seconds = self.start.elapsed().as_secs_f64();
         let cpu_seconds = sys::processor_seconds() - self.cpu_before;
         let operations = self.nanoseconds.len() as u64;

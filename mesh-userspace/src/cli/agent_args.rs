@@ -88,13 +88,12 @@ pub struct RunArgs {
             .try_map(|text| values::acceleration(&text))
     )]
     pub acceleration: Acceleration,
-    /// Make a BPF map for so many entries: for tests of what happens when one is full
+    /// Make a BPF map for so many entries: room for more connections, or less memory (docs/bpf-maps.md)
     #[arg(
         long,
         env = "MESH_MAP_CAPACITY",
         value_name = "NAME=N",
         value_delimiter = ',',
-        hide = true,
         value_parser = values::map_capacity
     )]
     pub map_capacity: Vec<(String, u32)>,

@@ -43,13 +43,14 @@ fn list(maps: &maps::PinnedMaps, out: Output) -> Result<(), CliError> {
                 "valueSize": map.value_size,
                 "maxEntries": map.max_entries,
                 "entries": map.entries,
+                "memory": map.memory,
                 "path": map.path.display().to_string(),
             })
         })
         .collect();
     out.write(&value, |colour| {
         let mut table = Table::new([
-            "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "CAPACITY", "PATH",
+            "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "CAPACITY", "MEMORY", "PATH",
         ]);
         for map in &maps {
             table.row([
@@ -59,6 +60,7 @@ fn list(maps: &maps::PinnedMaps, out: Output) -> Result<(), CliError> {
                 Cell::number(map.value_size),
                 Cell::number(map.entries),
                 Cell::number(map.max_entries),
+                Cell::new(format!("{} KiB", map.memory.div_ceil(1024))),
                 Cell::new(map.path.display().to_string()),
             ]);
         }

@@ -2,14 +2,21 @@
 
 use std::{
     io,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, Map, MapData, MapError, MapInfo as KernelInfo, MapType, PerCpuArray};
-use mesh_common::{access::Place, settings::Settings, traffic::Event};
+use aya::maps::{
+    Array, Map, MapData, MapError, MapFd, MapInfo as KernelInfo, MapType, PerCpuArray,
+};
+use mesh_common::{access::Place, connection::Peer, names, settings::Settings, traffic::Event};
 use serde_json::Value;
 
-use super::loader::{MAPS, PinDir};
+use super::{
+    connections,
+    loader::{MAPS, PinDir},
+    tables,
+};
 
 mod dump;
 
@@ -34,6 +41,8 @@ pub struct MapInfo {
     pub max_entries: u32,
     /// Entries now.
     pub entries: u64,
+    /// Bytes that the kernel holds for it, without what lies in the sockets themselves.
+    pub memory: u64,
     /// The pin.
     pub path: PathBuf,
 }
@@ -156,6 +165,25 @@ impl PinnedMaps {
         self.directory.join("maps").join(name)
     }
 
+    /// How many entries there are. Those that grow with open connections are counted without reading what
+    /// they say: 100,000 connections have 200,000.
+    fn count(&self, name: &str) -> Result<u64, MapsError> {
+        let path = self.pin(name);
+        let count = match name {
+            names::CONNECTIONS => {
+                let path = self.directory.join("connections");
+                let records = connections::read(&path).map_err(unreadable(&path))?;
+                records.len()
+            }
+            names::PEERS => {
+                let peers = tables::open::<u64, Peer>(names::PEERS, &path);
+                peers.map_err(unreadable(&path))?.keys().count()
+            }
+            _ => self.dump(name)?.len(),
+        };
+        Ok(count as u64)
+    }
+
     fn info(&self, name: &str) -> Result<MapInfo, MapsError> {
         let path = self.pin(name);
         let info = KernelInfo::from_pin(&path).map_err(unreadable(&path))?;
@@ -163,7 +191,7 @@ impl PinnedMaps {
         let entries = match kind {
             Some(MapType::Array | MapType::PerCpuArray) => u64::from(info.max_entries()),
             Some(MapType::SockHash | MapType::RingBuf) => 0,
-            _ => self.dump(name)?.len() as u64,
+            _ => self.count(name)?,
         };
         Ok(MapInfo {
             name: name.to_owned(),
@@ -172,9 +200,24 @@ impl PinnedMaps {
             value_size: info.value_size(),
             max_entries: info.max_entries(),
             entries,
+            memory: info
+                .fd()
+                .map_err(unreadable(&path))
+                .and_then(|fd| memory(&fd).map_err(unreadable(&path)))?,
             path,
         })
     }
+}
+
+/// Bytes that a map holds: `memlock` in proc(5), fdinfo.
+fn memory(map: &MapFd) -> io::Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path)?;
+    let field = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .and_then(|bytes| bytes.trim().parse().ok());
+    field.ok_or_else(|| io::Error::other("no `memlock` in the map's fdinfo"))
 }
 
 /// The spelling of a [`Place`].

@@ -15,7 +15,7 @@ use aya::{
 };
 use mesh_common::{
     IpBe,
-    names::{self, Name, NameKey},
+    names::{self, NameKey, PartOfName},
     policy::{self, Endpoint, EndpointKey, ExcludedPort, FrontendKey, LocalPod, Verdict},
 };
 
@@ -149,7 +149,7 @@ pub struct PolicyMaps {
     excluded_ports: Table<ExcludedPort, u32>,
     frontends: Table<FrontendKey, policy::Frontend>,
     endpoints: Table<EndpointKey, Endpoint>,
-    names: Table<NameKey, Name>,
+    names: Table<NameKey, PartOfName>,
     next_group: u32,
 }
 

@@ -36,8 +36,22 @@ pub(super) fn matches_until(id: u64, bytes: &[u8]) -> u64 {
     first_mismatch(id, 0, bytes).unwrap_or(bytes.len() as u64)
 }
 
+/// Where in the first `length` bytes of the stream `id` these are, if they are: where bytes came from
+/// that are in the wrong place. Fewer than 8 bytes say nothing.
+pub(super) fn find(id: u64, length: u64, bytes: &[u8]) -> Option<u64> {
+    if bytes.len() < 8 {
+        return None;
+    }
+    let mut stream = vec![0; length as usize];
+    fill(id, 0, &mut stream);
+    let place = stream
+        .windows(bytes.len())
+        .position(|window| window == bytes)?;
+    Some(place as u64)
+}
+
 /// The finaliser of splitmix64 over the place.
-fn word(id: u64, index: u64) -> u64 {
+pub(super) fn word(id: u64, index: u64) -> u64 {
     let mut z = id ^ (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -71,5 +85,8 @@ mod tests {
         bytes.swap(20, 41);
         assert_eq!(first_mismatch(7, 0, &bytes), Some(20));
         assert_eq!(matches_until(7, &bytes), 20);
+        bytes.swap(20, 41);
+        assert_eq!(find(7, 100, &bytes[8..24]), Some(8));
+        assert_eq!(find(8, 100, &bytes[8..24]), None);
     }
 }

@@ -16,7 +16,7 @@ use mesh_common::{
     dns::NameserverKey,
     executable::Executable,
     failure::{FailureKey, cause_name},
-    names::{self, Name, NameKey, NameKind},
+    names::{self, NameKey, NameKind, PartOfName},
     policy::{
         Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
     },
@@ -170,14 +170,7 @@ impl PinnedMaps {
                 });
                 (json!(from_to), value)
             }),
-            names::NAMES => self.entries(names::NAMES, |key: NameKey, name: Name| {
-                let kind = match key.kind {
-                    kind if kind == NameKind::Workload as u32 => "workload",
-                    kind if kind == NameKind::Policy as u32 => "policy",
-                    _ => "service",
-                };
-                (json!(format!("{kind}/{}", key.id)), json!(name.as_str()))
-            }),
+            names::NAMES => Ok(all_names(&names)),
             names::SETTINGS => self.settings(),
             names::EVENTS => self.events(),
             names::CONNECTIONS => self.connections(&names),
@@ -206,7 +199,8 @@ impl PinnedMaps {
 
     fn names(&self) -> Result<Ids, MapsError> {
         let path = self.pin(names::NAMES);
-        let map = tables::open::<NameKey, Name>(names::NAMES, &path).map_err(unreadable(&path))?;
+        let map =
+            tables::open::<NameKey, PartOfName>(names::NAMES, &path).map_err(unreadable(&path))?;
         Ok(Ids::from_entries(map.iter().filter_map(Result::ok)))
     }
 
@@ -342,6 +336,20 @@ fn served_key(key: ServedKey) -> String {
         "ipv4"
     };
     format!("{}:{}/{family}", key.netns, key.port.get())
+}
+
+fn all_names(names: &Ids) -> Entries {
+    let entry = |(kind, id, name): (u16, u32, &str)| {
+        let kind = match kind {
+            kind if kind == NameKind::Workload as u16 => "workload",
+            kind if kind == NameKind::Policy as u16 => "policy",
+            _ => "service",
+        };
+        (json!(format!("{kind}/{id}")), json!(name))
+    };
+    let mut entries: Entries = names.iter().map(entry).collect();
+    entries.sort_by_key(|(key, _)| key.to_string());
+    entries
 }
 
 fn named(names: &Ids, kind: NameKind, id: u32) -> String {

@@ -1,0 +1,3 @@
+//! What only shows after a long time: `cargo xtask soak`. Each soak is also a scenario, shorter.
+
+pub mod race;
