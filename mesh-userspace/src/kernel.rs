@@ -13,7 +13,8 @@
 //! | `selftest`, `btf` | what this kernel does, and where it keeps its fields |
 //! | `verify` | every program loaded for its own sake, and what the verifier says |
 //! | `listeners` | ports that were listened on before the programs were there |
-//! | `netns`, `cgroup`, `sys` | namespaces, mounts, system calls |
+//! | `owners` | other tools' programs on the same hooks and sockets |
+//! | `netns`, `cgroup`, `sys`, `descriptors` | namespaces, mounts, system calls |
 
 pub mod access;
 mod access_maps;
@@ -24,6 +25,7 @@ pub mod cgroup;
 pub mod compile;
 pub mod connections;
 mod cut;
+pub mod descriptors;
 pub mod executables;
 pub mod ids;
 pub mod listeners;
@@ -31,6 +33,7 @@ pub mod loader;
 pub mod maps;
 pub mod netns;
 pub mod node;
+pub mod owners;
 pub mod selftest;
 mod sock_diag;
 mod sys;

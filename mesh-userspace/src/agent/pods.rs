@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     net::{IpAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
 };
@@ -15,6 +17,8 @@ use crate::{
     proxy::{Proxy, interception::PodSockets},
 };
 
+use super::handover::{Label, PodListeners};
+
 /// A pod whose connections the programs see.
 struct EnrolledPod {
     netns: Arc<Netns>,
@@ -22,6 +26,8 @@ struct EnrolledPod {
     listener6: u16,
     /// 0 where names are the pod's own resolver's.
     dns: u16,
+    /// More descriptors of what is served, for an agent that takes over.
+    listeners: PodListeners,
 }
 
 /// All local pods.
@@ -31,6 +37,8 @@ pub struct Pods {
     enrolled: BTreeMap<ObjectName, EnrolledPod>,
     /// Why the others are not.
     failed: BTreeMap<ObjectName, String>,
+    /// What another agent listened on, by the cookie of the pod's namespace.
+    inherited: HashMap<u64, PodListeners>,
 }
 
 /// A row for `status`.
@@ -46,12 +54,28 @@ pub struct PodRow {
 }
 
 impl Pods {
-    /// None yet; names are answered by `dns`, where there is one.
-    pub fn new(dns: Option<Arc<Dns>>) -> Self {
+    /// None yet; names are answered by `dns`, where there is one. Pods are served on what is inherited
+    /// where something is.
+    pub fn new(dns: Option<Arc<Dns>>, inherited: HashMap<u64, PodListeners>) -> Self {
         Self {
             dns,
+            inherited,
             ..Self::default()
         }
+    }
+
+    /// Closes what another agent listened on for pods that are not served here.
+    pub fn forget_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// What is listened on, for another agent.
+    pub fn listeners(&self) -> io::Result<Vec<(Label, OwnedFd)>> {
+        let mut all = Vec::new();
+        for pod in self.enrolled.values() {
+            all.extend(pod.listeners.labelled(pod.netns.cookie())?);
+        }
+        Ok(all)
     }
 
     /// Enrols what is new or has come back, lets go of what is gone. True: something changed.
@@ -90,7 +114,7 @@ impl Pods {
             if self.enrolled.contains_key(name) {
                 continue;
             }
-            match enrol(workload, proxy, self.dns.as_deref()) {
+            match enrol(workload, proxy, self.dns.as_deref(), &mut self.inherited) {
                 Ok(pod) => {
                     tracing::info!(pod = %name, netns = %pod.netns.path().display(), "enrolled");
                     self.failed.remove(name);
@@ -167,7 +191,12 @@ fn netns_of(workload: &Workload) -> Option<&Path> {
     }
 }
 
-fn enrol(workload: &Workload, proxy: &Proxy, dns: Option<&Dns>) -> Result<EnrolledPod, String> {
+fn enrol(
+    workload: &Workload,
+    proxy: &Proxy,
+    dns: Option<&Dns>,
+    inherited: &mut HashMap<u64, PodListeners>,
+) -> Result<EnrolledPod, String> {
     let Some(path) = netns_of(workload) else {
         return Err(match &workload.place {
             Some(PodPlace::Cgroup(_)) => {
@@ -179,31 +208,70 @@ fn enrol(workload: &Workload, proxy: &Proxy, dns: Option<&Dns>) -> Result<Enroll
         });
     };
     let netns = Arc::new(Netns::open(path).map_err(|error| error.to_string())?);
-    let mut listeners = netns
-        .listeners(proxy.workers())
-        .map_err(|error| error.to_string())?;
-    // A namespace without IPv6 has no client for it.
-    let listeners6 = netns.listeners6(proxy.workers()).unwrap_or_else(|error| {
-        tracing::debug!(pod = %workload.name, %error, "no listener for IPv6");
-        Vec::new()
-    });
-    let (listener, listener6) = (port_of(&listeners), port_of(&listeners6));
-    listeners.extend(listeners6);
+    let mut listeners = inherited.remove(&netns.cookie()).unwrap_or_default();
+    if listeners.streams.is_empty() {
+        listeners.streams = netns
+            .listeners(proxy.workers())
+            .map_err(|error| error.to_string())?;
+    }
+    if listeners.streams6.is_empty() {
+        // A namespace without IPv6 has no client for it.
+        listeners.streams6 = netns.listeners6(proxy.workers()).unwrap_or_else(|error| {
+            tracing::debug!(pod = %workload.name, %error, "no listener for IPv6");
+            Vec::new()
+        });
+    }
+    for group in [&mut listeners.streams, &mut listeners.streams6] {
+        one_for_each(group, proxy.workers(), &netns).map_err(|error| error.to_string())?;
+    }
+    if dns.is_none() {
+        listeners.names.clear();
+    } else if listeners.names.is_empty() {
+        match netns.dns_sockets() {
+            Ok(sockets) => listeners.names = sockets.slots,
+            Err(error) => {
+                tracing::warn!(pod = %workload.name, %error, "names are left to the pod's own resolver");
+            }
+        }
+    }
+    let served = listeners.again().map_err(|error| error.to_string())?;
     let sockets = PodSockets {
         cookie: netns.cookie(),
         handle: Some(netns.clone()),
         ..PodSockets::new(workload.name.clone())
     };
+    let (listener, listener6) = (port_of(&served.streams), port_of(&served.streams6));
+    let mut streams = served.streams;
+    streams.extend(served.streams6);
     proxy
-        .add_pod(&sockets, &workload.name, listeners)
+        .add_pod(&sockets, &workload.name, streams)
         .map_err(|error| error.to_string())?;
-    let dns = dns.map_or(0, |dns| listen_for_names(dns, &netns, &sockets));
+    let names = served.names.first();
+    let port = names.and_then(|(datagrams, _)| datagrams.local_addr().ok());
+    if let Some(dns) = dns
+        && port.is_some()
+    {
+        dns.add_pod(&sockets, served.names);
+    }
     Ok(EnrolledPod {
         netns,
         listener,
         listener6,
-        dns,
+        dns: port.map_or(0, |address| address.port()),
+        listeners,
     })
+}
+
+/// An agent with fewer workers left fewer listeners: each worker of this one needs its own. More than that
+/// are shared out, for connections may wait in any.
+fn one_for_each(group: &mut Vec<TcpListener>, workers: usize, netns: &Netns) -> io::Result<()> {
+    if let Some(first) = group.first()
+        && group.len() < workers
+    {
+        let more = netns.more_listeners(first, workers - group.len())?;
+        group.extend(more);
+    }
+    Ok(())
 }
 
 /// The port that these listen on; 0 where there are none.
@@ -212,18 +280,4 @@ fn port_of(listeners: &[TcpListener]) -> u16 {
         .first()
         .and_then(|listener| listener.local_addr().ok())
         .map_or(0, |address| address.port())
-}
-
-/// The port; 0 where it cannot: the pod's own resolver does without.
-fn listen_for_names(dns: &Dns, netns: &Netns, pod: &PodSockets) -> u16 {
-    match netns.dns_sockets() {
-        Ok(listeners) => {
-            dns.add_pod(pod, listeners.slots);
-            listeners.port
-        }
-        Err(error) => {
-            tracing::warn!(pod = %pod.pod, %error, "names are left to the pod's own resolver");
-            0
-        }
-    }
 }

@@ -1,11 +1,13 @@
 //! The kernel's part of one node, as the agent holds it: attached programs, policy in maps, counters.
 
+mod succession;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
@@ -14,7 +16,7 @@ use mesh_common::{
     access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     dns::NameserverKey,
-    names::{self, NameKind},
+    names::{self, NameKind, programs},
     settings::Settings,
     traffic::{Traffic, TrafficKey},
 };
@@ -28,7 +30,7 @@ use super::{
     cut::{self, Changed},
     ids::Ids,
     listeners,
-    loader::{self, Attached, LoadError, PinDir},
+    loader::{self, Attached, Leftovers, LoadError, Loaded, PinDir},
     maps,
     netns::Netns,
     selftest::{self, Probe},
@@ -53,6 +55,10 @@ pub struct KernelOptions {
     pub acceleration: Acceleration,
     /// `--map-capacity`: maps and how many entries they are to hold.
     pub capacities: Vec<(String, u32)>,
+    /// The folder that is pinned below; this version's layout where absent.
+    pub layout: Option<String>,
+    /// Another agent lives, whose listeners are taken over.
+    pub takeover: bool,
 }
 
 /// Whether bytes may go from socket to socket on this node, and who says so.
@@ -67,7 +73,11 @@ pub struct AccelerationState {
 /// The kernel's part of this node.
 pub struct Kernel {
     pins: PinDir,
-    attached: Vec<Attached>,
+    bpffs: PathBuf,
+    attached: OnceLock<Vec<Attached>>,
+    /// Programs that wait for the policy: the programs in force are of another layout, and know theirs.
+    waiting: Mutex<Option<Loaded>>,
+    leftovers: Mutex<Leftovers>,
     probes: Vec<Probe>,
     policy: Mutex<(PolicyMaps, Ids)>,
     access: Mutex<AccessMaps>,
@@ -96,8 +106,17 @@ impl Kernel {
     pub fn start(options: &KernelOptions) -> Result<Self, LoadError> {
         mount_bpffs(&options.bpffs)?;
         let cgroup = find_cgroup(options.cgroup.as_deref())?;
-        let pins = PinDir::new(&options.bpffs, &options.node);
-        let attached = loader::load(&pins, &cgroup, &options.capacities)?;
+        let layout = options.layout.clone().unwrap_or_else(loader::own_layout);
+        let pins = PinDir::of_layout(&options.bpffs, &layout, &options.node);
+        // The programs of another layout know its policy; these would know none until it is written.
+        let decides = |pins: &PinDir| pins.link(programs::CONNECT4).exists();
+        let knows_nothing = !decides(&pins) && pins.others().iter().any(decides);
+        let loaded = loader::prepare(&pins, &cgroup, &options.capacities)?;
+        let (attached, waiting) = if knows_nothing {
+            (OnceLock::new(), Some(loaded))
+        } else {
+            (OnceLock::from(loaded.attach()?), None)
+        };
         let probes = match options.acceleration {
             Acceleration::Off => Vec::new(),
             Acceleration::Auto | Acceleration::On => selftest::run(),
@@ -121,8 +140,11 @@ impl Kernel {
                 .and_then(TryInto::try_into)
                 .map_err(unreadable(names::CONNECTIONS))?;
         let kernel = Self {
+            leftovers: Mutex::new(Leftovers::of(&pins)),
             pins,
+            bpffs: options.bpffs.clone(),
             attached,
+            waiting: Mutex::new(waiting),
             probes,
             policy: Mutex::new((policy, ids)),
             access: Mutex::new(access),
@@ -132,8 +154,14 @@ impl Kernel {
             connections: Mutex::new(connections),
             acceleration: Mutex::new(acceleration),
         };
+        // The listeners of an agent that is gone are gone with it; those that are taken over are served.
+        let heartbeat_ns = if options.takeover {
+            sys::monotonic_ns()
+        } else {
+            0
+        };
         kernel
-            .write_settings(0)
+            .write_settings(heartbeat_ns)
             .map_err(|error| LoadError::Kernel {
                 what: "writing the settings map".into(),
                 reason: error.to_string(),
@@ -144,7 +172,7 @@ impl Kernel {
 
     /// The programs that are attached.
     pub fn attached(&self) -> &[Attached] {
-        &self.attached
+        self.attached.get().map_or(&[], Vec::as_slice)
     }
 
     /// What was tried on this kernel at start.
@@ -466,5 +494,5 @@ fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, LoadError> {
 
 /// Removes what was pinned for a node. True: there was something.
 pub fn uninstall(bpffs: &Path, node: &str) -> Result<bool, LoadError> {
-    loader::uninstall(&PinDir::new(bpffs, node))
+    loader::uninstall(bpffs, node)
 }
