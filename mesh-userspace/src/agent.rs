@@ -12,17 +12,19 @@
 mod control;
 mod counters;
 mod events;
+mod handover;
 mod heartbeat;
 mod interception;
 mod logging;
 mod only_one;
 mod pods;
+mod signals;
 mod state;
+mod stop;
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     admin::{AdminError, Server},
@@ -33,7 +35,7 @@ use crate::{
     config::{FolderError, FolderSource},
     dns::{Dns, PodNetwork},
     kernel::{
-        loader::LoadError,
+        loader::{self, LoadError},
         node::{self, Kernel, KernelOptions},
     },
     mesh::model::Snapshot,
@@ -44,9 +46,12 @@ use crate::{
 use self::{
     control::{Control, ControlError},
     events::{Events, EventsThread},
+    handover::{HandoverError, take::Predecessor},
     interception::KernelInterception,
     only_one::{AlreadyRunning, OnlyOne},
+    signals::Signals,
     state::AgentState,
+    stop::Running,
 };
 
 /// The domain of the mesh's names until a mesh configuration says another.
@@ -74,6 +79,14 @@ enum AgentError {
     Kernel(#[from] LoadError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    #[error("taking over from the agent that runs: {0}")]
+    Takeover(#[source] HandoverError),
+    #[error("taking over from the agent that runs, which goes on: {0}")]
+    NotInForce(String),
+    #[error(
+        "another agent began to take over and did not end it: start an agent for this node ({0})"
+    )]
+    Displaced(#[source] HandoverError),
     #[error("{operation}: {source}")]
     System {
         operation: &'static str,
@@ -95,6 +108,9 @@ impl AgentError {
             }
             Self::Kernel(_)
             | Self::AlreadyRunning(_)
+            | Self::Takeover(_)
+            | Self::NotInForce(_)
+            | Self::Displaced(_)
             | Self::Admin(_)
             | Self::Proxy(_)
             | Self::System { .. } => ExitStatus::Unavailable,
@@ -156,14 +172,26 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         // nothing.
         let source = FolderSource::open(&folder)?;
         let (control, initial) = Control::read(source, &node, DOMAIN)?;
-        let _only_one = OnlyOne::of(&args.bpffs, &node)?;
-        let admin = Server::bind(args.admin).await?;
+        let layout = args.layout.clone().unwrap_or_else(loader::own_layout);
+        let (only_one, mut predecessor) = claim(args, &node, &layout)?;
+        let admin = match predecessor.as_mut().and_then(|old| old.admin.take()) {
+            Some((address, listener)) if address == args.admin => {
+                Server::adopt(listener).map_err(system("taking over the admin address"))?
+            }
+            _ => Server::bind(args.admin).await?,
+        };
+        let address = admin.address();
+        let listener = admin
+            .again()
+            .map_err(system("duplicating the admin socket"))?;
         let kernel = Arc::new(Kernel::start(&KernelOptions {
             bpffs: args.bpffs.clone(),
             node: node.clone(),
             cgroup: args.cgroup.clone(),
             acceleration: args.acceleration,
             capacities: args.map_capacity.clone(),
+            layout: Some(layout.clone()),
+            takeover: predecessor.is_some(),
         })?);
         let acceleration = kernel.acceleration();
         tracing::info!(
@@ -202,13 +230,21 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
             dns.clone(),
             events,
         ));
+        let (in_force, is_in_force) = tokio::sync::oneshot::channel();
         let control = control
             .start(
                 initial,
-                kernel,
-                Arc::clone(&proxy),
-                Arc::clone(&state),
-                dns.clone(),
+                control::Parts {
+                    kernel: Arc::clone(&kernel),
+                    proxy: Arc::clone(&proxy),
+                    state: Arc::clone(&state),
+                    dns: dns.clone(),
+                    inherited: predecessor
+                        .as_mut()
+                        .map(|old| mem::take(&mut old.pods))
+                        .unwrap_or_default(),
+                },
+                in_force,
             )
             .map_err(system("starting the control thread"))?;
 
@@ -216,21 +252,56 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         let serving = tokio::spawn(admin.run(state, async {
             let _ = stopped.await;
         }));
-        let signal = wait_for_signal()
-            .await
-            .map_err(system("waiting for signals"))?;
-        tracing::info!(signal, "stopping: requests under way are finished");
-        // New connections get their failure policy before the first listener goes.
-        control.stop().await;
-        if let Some(dns) = dns {
-            dns.drain().await;
+        let mut signals = Signals::new().map_err(system("waiting for signals"))?;
+        if let Some(predecessor) = predecessor {
+            match is_in_force.await {
+                Ok(None) => predecessor.release().map_err(AgentError::Takeover)?,
+                Ok(Some(error)) => return Err(AgentError::NotInForce(error)),
+                Err(_) => {
+                    return Err(AgentError::NotInForce("the control thread is gone".into()));
+                }
+            }
+            tracing::info!("taken over");
         }
-        proxy.drain().await;
-        events_thread.stop();
-        let _ = stop.send(());
-        let _ = serving.await;
-        Ok(())
+        let running = Running {
+            bpffs: args.bpffs.clone(),
+            layout,
+            handed_over: args.handed_over,
+            only_one,
+            admin: (address, listener),
+            control,
+            kernel,
+            dns,
+            proxy,
+            events: events_thread,
+            admin_server: (stop, serving),
+        };
+        running.until_the_end(&mut signals).await
     })
+}
+
+/// The node's claim, from the agent that runs where this one is to take over from it.
+fn claim(
+    args: &RunArgs,
+    node: &str,
+    layout: &str,
+) -> Result<(OnlyOne, Option<Predecessor>), AgentError> {
+    let holder = if args.takeover {
+        OnlyOne::holder(&args.bpffs, node)
+            .map_err(system("looking for another agent of this node"))?
+    } else {
+        None
+    };
+    let Some(stream) = holder else {
+        return Ok((OnlyOne::of(&args.bpffs, node)?, None));
+    };
+    let predecessor =
+        Predecessor::ask(stream, &args.bpffs, layout).map_err(AgentError::Takeover)?;
+    let claim = predecessor
+        .claim
+        .try_clone()
+        .map_err(system("duplicating the node's claim"))?;
+    Ok((OnlyOne::inherited(claim), Some(predecessor)))
 }
 
 fn start_dns(
@@ -248,13 +319,4 @@ fn start_dns(
     ));
     let dns = Dns::start(snapshot, &network).map_err(system("starting the thread for names"))?;
     Ok(Some(Arc::new(dns)))
-}
-
-async fn wait_for_signal() -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
-    }
 }

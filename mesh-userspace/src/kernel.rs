@@ -18,7 +18,8 @@
 //! | `selftest`, `btf` | what this kernel does, and where it keeps its fields |
 //! | `verify` | every program loaded for its own sake, and what the verifier says |
 //! | `listeners` | ports that were listened on before the programs were there |
-//! | `netns`, `cgroup`, `sys` | namespaces, mounts, system calls |
+//! | `owners` | other tools' programs on the same hooks and sockets |
+//! | `netns`, `cgroup`, `sys`, `descriptors` | namespaces, mounts, system calls |
 
 pub mod access;
 mod access_maps;
@@ -31,16 +32,17 @@ pub mod connections;
 mod cut;
 pub mod datagrams;
 mod dead;
+pub mod descriptors;
 pub mod events;
 pub mod executables;
 mod forget;
-pub mod guard;
 pub mod ids;
 pub mod listeners;
 pub mod loader;
 pub mod maps;
 pub mod netns;
 pub mod node;
+pub mod owners;
 pub mod selftest;
 mod served;
 mod sock_diag;

@@ -42,7 +42,7 @@ use tokio::{
 };
 
 pub use self::interception::{Interception, PodSockets};
-use self::worker::{Command, Settings, Worker};
+use self::worker::{Command, Idle, Settings, Worker};
 use crate::{config::model::ObjectName, mesh::model::Snapshot, telemetry::Telemetry};
 
 /// What may be set from outside.
@@ -52,6 +52,8 @@ pub struct ProxyConfig {
     pub workers: usize,
     /// How long [`Proxy::drain`] waits for requests under way.
     pub drain: Duration,
+    /// The same of [`Proxy::leave`], where nobody waits for this process to end.
+    pub leave: Duration,
     /// How long a client on a port of unknown protocol may be silent before it is taken for one that
     /// waits for the server to speak first.
     pub detection_timeout: Duration,
@@ -65,6 +67,7 @@ impl Default for ProxyConfig {
         Self {
             workers: 1,
             drain: Duration::from_secs(30),
+            leave: Duration::from_mins(1),
             detection_timeout: Duration::from_millis(300),
             preserve_header_case: false,
         }
@@ -86,15 +89,11 @@ pub enum ProxyError {
         /// What the system said.
         source: io::Error,
     },
-    /// One listener per worker and address is needed.
-    #[error("pod {pod}: {listeners} listeners for {workers} data threads")]
+    /// A pod without a listener cannot be served.
+    #[error("pod {pod}: no listener")]
     Listeners {
         /// The pod.
         pod: ObjectName,
-        /// How many came.
-        listeners: usize,
-        /// How many are needed.
-        workers: usize,
     },
 }
 
@@ -103,6 +102,7 @@ pub enum ProxyError {
 pub struct Proxy {
     workers: Vec<WorkerHandle>,
     drain: Duration,
+    leave: Duration,
 }
 
 #[derive(Debug)]
@@ -135,6 +135,7 @@ impl Proxy {
         Ok(Self {
             workers: (0..workers).map(start).collect::<Result<_, _>>()?,
             drain: config.drain,
+            leave: config.leave,
         })
     }
 
@@ -144,19 +145,17 @@ impl Proxy {
     }
 
     /// Serves the clients of a pod, which the snapshot knows as `source`, or replaces how it is served.
-    /// `listeners` are in the pod's network namespace, one per worker on one port with `SO_REUSEPORT`; then as
-    /// many on another address, if there is one.
+    /// `listeners` are in the pod's network namespace: at least one per worker on one port with `SO_REUSEPORT`,
+    /// and as many on another address, if there is one. An agent that had more workers may have left more.
     pub fn add_pod(
         &self,
         pod: &PodSockets,
         source: &ObjectName,
         listeners: Vec<TcpListener>,
     ) -> Result<(), ProxyError> {
-        if listeners.is_empty() || !listeners.len().is_multiple_of(self.workers.len()) {
+        if listeners.is_empty() {
             return Err(ProxyError::Listeners {
                 pod: pod.pod.clone(),
-                listeners: listeners.len(),
-                workers: self.workers.len(),
             });
         }
         let mut shares: Vec<Vec<TcpListener>> = self.workers.iter().map(|_| Vec::new()).collect();
@@ -183,11 +182,24 @@ impl Proxy {
     /// Accepts no more, lets the requests under way finish (HTTP/1.1 clients are told `Connection: close`,
     /// HTTP/2 clients GOAWAY), and drops what is still open after [`ProxyConfig::drain`].
     pub async fn drain(&self) {
-        let deadline = Instant::now() + self.drain;
+        self.end_by(Instant::now() + self.drain, Idle::Close).await;
+    }
+
+    /// As [`Self::drain`], where another agent accepts on the same sockets: a connection without a request
+    /// under way may send one more, so that no client finds it closed as it writes.
+    pub async fn leave(&self) {
+        self.end_by(Instant::now() + self.leave, Idle::Leave).await;
+    }
+
+    async fn end_by(&self, deadline: Instant, idle: Idle) {
         let mut drained = Vec::new();
         for worker in &self.workers {
             let (done, wait) = oneshot::channel();
-            worker.tell(Command::Drain { deadline, done });
+            worker.tell(Command::Drain {
+                deadline,
+                idle,
+                done,
+            });
             drained.push(wait);
         }
         for wait in drained {

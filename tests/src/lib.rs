@@ -13,8 +13,10 @@ pub mod crowd;
 pub mod demo;
 pub mod duel;
 pub mod exec;
+pub mod foreign;
 pub mod host;
 pub mod http;
+pub mod load;
 pub mod manifests;
 pub mod metrics;
 mod net;
@@ -31,6 +33,7 @@ mod sys;
 pub mod traffic;
 
 pub use agent::{Agent, AgentOptions};
+pub use load::Load;
 pub use manifests::{Families, Manifests, Service, ServicePort, ServiceSpec};
 pub use metrics::Metrics;
 pub use node::Lab;

@@ -86,6 +86,11 @@ impl Process {
         self.stdout.text()
     }
 
+    /// How many lines it has written to its standard output by now: cheap, however many they are.
+    pub fn lines(&self) -> usize {
+        self.stdout.lines()
+    }
+
     /// What it has written to its standard error by now.
     pub fn stderr(&self) -> String {
         self.stderr.text()
@@ -230,6 +235,11 @@ impl Output {
 }
 
 impl Captured {
+    fn lines(&self) -> usize {
+        let stream = self.lock();
+        stream.bytes.split(|byte| *byte == b'\n').count().max(1) - 1
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.lock().bytes).into_owned()
     }

@@ -292,6 +292,38 @@ fn without_an_agent_what_needs_it_is_refused_where_the_pod_says_so() -> Result<(
 }
 
 #[test]
+fn without_an_agent_a_pod_that_somebody_guards_fails_closed_unless_it_says_otherwise() -> Result<()>
+{
+    const GUARD: &str = "---\n\
+        apiVersion: security.istio.io/v1\n\
+        kind: AuthorizationPolicy\n\
+        metadata: {name: guard}\n\
+        spec: {selector: {matchLabels: {app: guarded}}, rules: [{}]}\n";
+    let mut stage = Stage::ruled("guarded", &["v1"], &format!("{}{GUARD}", by_agent()))?;
+    let closed = stage
+        .lab
+        .pod(lab::PodSpec::new("closed").app("guarded", "v1"))?;
+    let open = lab::PodSpec::new("open").app("guarded", "v1");
+    let open = stage
+        .lab
+        .pod(open.annotation("zerohop.dev/failure-policy", "open"))?;
+    let ask = |pod: &Pod| lab::stage::send(pod, &["--timeout-ms", "3000", "http://echo/"]);
+    let works = |pod: &Pod| ask(pod).is_ok_and(|answers| answers[0]["status"] == 200);
+    assert!(eventually(DEADLINE, || works(&closed) && works(&open)));
+    stage.agent.kill()?;
+    // By then the heartbeat is stale, and each pod's own policy holds.
+    assert!(eventually(DEADLINE, || works(&open)), "{:?}", ask(&open)?);
+    assert!(
+        (0..5).all(|_| works(&open) && !works(&closed)),
+        "{:?}",
+        ask(&closed)?
+    );
+    stage.agent = Agent::start(&stage.lab, &AgentOptions::default())?;
+    assert!(works(&closed));
+    Ok(())
+}
+
+#[test]
 fn an_agent_that_stops_finishes_what_it_has_begun() -> Result<()> {
     let mut stage = Stage::ruled("drain", &["v1"], &by_agent())?;
     let slow = Pod::peer([

@@ -29,7 +29,11 @@ enum Command {
     /// Find or install what building and testing need (also run by every other command)
     Setup,
     /// Build the release binaries of the agent and meshctl
-    Build,
+    Build {
+        /// For another processor: aarch64-unknown-linux-gnu
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Show Zerohop at work on this machine: Bookinfo, its routes, and what it costs
     Demo {
         /// Passed on to the demo: --stay leaves it up, --requests N per scenario
@@ -48,7 +52,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run for a long time what the tests run for a short one: race
+    /// Run for a long time what the tests run for a short one: race, life
     Soak {
         /// Passed on: NAME and its options, such as --connections N
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -71,7 +75,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Setup => setup::run(),
-        Command::Build => binaries::release(),
+        Command::Build { target } => binaries::release(target.as_deref()),
         Command::Demo { arguments } => binaries::demo(&arguments),
         Command::Test { arguments } => suite::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -92,6 +93,19 @@ impl Server {
             listener,
             address: bound,
         })
+    }
+
+    /// Answers on a socket that listens already. Within a tokio runtime with I/O and time.
+    pub fn adopt(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// One more descriptor of the socket.
+    pub fn again(&self) -> io::Result<std::net::TcpListener> {
+        Ok(self.listener.as_fd().try_clone_to_owned()?.into())
     }
 
     /// What was bound: with port 0, the one that the kernel chose.

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Report, State};
+use crate::{
+    config::model::{Report, State},
+    kernel::owners::SocketMap,
+};
 
 /// The agent itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub struct Status {
     pub dns: bool,
     /// The eBPF programs that are attached.
     pub programs: Vec<AttachedProgram>,
+    /// Other tools' socket maps: sockets that are in one of them are not accelerated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_socket_maps: Vec<SocketMap>,
     /// The documents of the configuration, counted by what became of them.
     pub config: ConfigCounts,
     /// The newest rejection, or why the source cannot be read; absent while all is well.

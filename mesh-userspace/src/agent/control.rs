@@ -2,11 +2,15 @@
 //! the kernel do, in one order.
 
 use std::{
+    collections::HashMap,
     io,
+    os::fd::OwnedFd,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use tokio::sync::oneshot;
 
 use crate::{
     config::{self, FolderError, FolderSource, Outcome, SourceFile, Store, model::State},
@@ -16,7 +20,12 @@ use crate::{
     proxy::Proxy,
 };
 
-use super::{heartbeat::Heartbeat, pods::Pods, state::AgentState};
+use super::{
+    handover::{Label, PodListeners},
+    heartbeat::Heartbeat,
+    pods::Pods,
+    state::AgentState,
+};
 
 /// How often pods that could not be enrolled are tried again, and namespaces looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -45,7 +54,13 @@ pub enum ControlError {
 /// What the control thread is told.
 enum Message {
     Files(Result<Vec<SourceFile>, FolderError>),
+    /// Leave the maps alone, and say what the pods' listeners are.
+    Pause(oneshot::Sender<io::Result<Vec<(Label, OwnedFd)>>>),
+    /// Go on: nobody has taken over.
+    Resume,
     Stop,
+    /// Another agent has the maps and gives the sign of life.
+    Leave,
 }
 
 /// The configuration before it is put in force.
@@ -54,6 +69,20 @@ pub struct Control {
     store: Store,
     node: String,
     domain: &'static str,
+}
+
+/// What the configuration is put in force with.
+pub struct Parts {
+    /// The programs and maps.
+    pub kernel: Arc<Kernel>,
+    /// The workers.
+    pub proxy: Arc<Proxy>,
+    /// What the admin server says.
+    pub state: Arc<AgentState>,
+    /// Names, where they are answered.
+    pub dns: Option<Arc<Dns>>,
+    /// What another agent listened on, by the cookie of the pod's namespace.
+    pub inherited: HashMap<u64, PodListeners>,
 }
 
 /// The running thread.
@@ -99,15 +128,21 @@ impl Control {
         ))
     }
 
-    /// Puts the first reading in force and follows the folder from then on.
+    /// Puts the first reading in force, says so (with what could not be written), and follows the folder from
+    /// then on.
     pub fn start(
         self,
         initial: Outcome,
-        kernel: Arc<Kernel>,
-        proxy: Arc<Proxy>,
-        state: Arc<AgentState>,
-        dns: Option<Arc<Dns>>,
+        parts: Parts,
+        in_force: oneshot::Sender<Option<String>>,
     ) -> io::Result<ControlThread> {
+        let Parts {
+            kernel,
+            proxy,
+            state,
+            dns,
+            inherited,
+        } = parts;
         let (messages, inbox) = mpsc::channel();
         let Self {
             source,
@@ -122,7 +157,7 @@ impl Control {
                 domain: domain.to_owned(),
                 version: 0,
             },
-            pods: Pods::new(dns),
+            pods: Pods::new(dns, inherited),
             kernel,
             proxy,
             state,
@@ -132,6 +167,9 @@ impl Control {
             .name("control".into())
             .spawn(move || {
                 mesh.put_in_force(&initial);
+                mesh.pods.forget_inherited();
+                // Only who takes over waits for it.
+                let _ = in_force.send(mesh.state.maps_error());
                 // Not earlier: the maps name the listeners of the agent before this one until now.
                 let heartbeat = Heartbeat::start(Arc::clone(&mesh.kernel));
                 if let Err(error) = &heartbeat {
@@ -144,16 +182,12 @@ impl Control {
                 if let Err(error) = &watcher {
                     tracing::error!(%error, "the folder is not watched: changes need a restart");
                 }
-                loop {
-                    match inbox.recv_timeout(TICK) {
-                        Ok(Message::Files(files)) => mesh.change(files),
-                        Ok(Message::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                        Err(mpsc::RecvTimeoutError::Timeout) => mesh.look_after_pods(),
-                    }
-                }
+                let another_serves = mesh.follow(&inbox);
                 drop(watcher);
-                if let Ok(heartbeat) = heartbeat {
-                    heartbeat.stop();
+                match heartbeat {
+                    Ok(heartbeat) if another_serves => heartbeat.leave(),
+                    Ok(heartbeat) => heartbeat.stop(),
+                    Err(_) => {}
                 }
             })?;
         Ok(ControlThread { messages, thread })
@@ -164,9 +198,32 @@ impl ControlThread {
     /// Ends the thread, and tells the programs that the agent is gone. What is in force stays. The
     /// listeners must stay open until this returns.
     pub async fn stop(self) {
-        let _ = self.messages.send(Message::Stop);
+        self.end(Message::Stop).await;
+    }
+
+    /// As [`Self::stop`], but another agent lives.
+    pub async fn leave(self) {
+        self.end(Message::Leave).await;
+    }
+
+    async fn end(self, last: Message) {
+        let _ = self.messages.send(last);
         let _ = self.thread.join();
         tokio::time::sleep(GRACE).await;
+    }
+
+    /// From here on the maps are another agent's to write, until [`Self::resume`]. Gives descriptors of the
+    /// pods' listeners, which are still served here.
+    pub async fn pause(&self) -> io::Result<Vec<(Label, OwnedFd)>> {
+        let (answer, wait) = oneshot::channel();
+        let _ = self.messages.send(Message::Pause(answer));
+        wait.await
+            .unwrap_or_else(|_| Err(io::Error::other("the control thread is gone")))
+    }
+
+    /// Takes the maps back.
+    pub fn resume(&self) {
+        let _ = self.messages.send(Message::Resume);
     }
 }
 
@@ -181,6 +238,51 @@ struct Mesh {
 }
 
 impl Mesh {
+    /// Follows the folder and the pods until the agent ends. True: another one serves by then.
+    fn follow(&mut self, inbox: &mpsc::Receiver<Message>) -> bool {
+        loop {
+            match inbox.recv_timeout(TICK) {
+                Ok(Message::Files(files)) => self.change(files),
+                Ok(Message::Pause(answer)) => {
+                    let _ = answer.send(self.pods.listeners());
+                    if let Some(another_serves) = self.rest(inbox) {
+                        return another_serves;
+                    }
+                }
+                Ok(Message::Leave) => return true,
+                Ok(Message::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+                Ok(Message::Resume) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => self.look_after_pods(),
+            }
+        }
+    }
+
+    /// Touches nothing until it is known who serves. None: this agent does.
+    fn rest(&mut self, inbox: &mpsc::Receiver<Message>) -> Option<bool> {
+        let mut changed = None;
+        loop {
+            match inbox.recv() {
+                Ok(Message::Files(files)) => changed = Some(files),
+                Ok(Message::Pause(answer)) => {
+                    let _ = answer.send(self.pods.listeners());
+                }
+                Ok(Message::Leave) => return Some(true),
+                Ok(Message::Stop) | Err(_) => return Some(false),
+                Ok(Message::Resume) => break,
+            }
+        }
+        // The other one may have written whatever it wanted to.
+        if let Err(error) = self.kernel.reread() {
+            tracing::error!(%error, "reading the maps again: restart this agent");
+        }
+        let snapshot = self.state.snapshot_now();
+        self.write_maps(&snapshot);
+        if let Some(files) = changed {
+            self.change(files);
+        }
+        None
+    }
+
     fn change(&mut self, files: Result<Vec<SourceFile>, FolderError>) {
         match files {
             Ok(files) => {
@@ -225,6 +327,12 @@ impl Mesh {
             self.end_datagrams(&snapshot);
         }
         self.state.set_pods(&self.pods);
+        match self.kernel.tidy() {
+            Ok(gone) => gone.iter().for_each(|folder| {
+                tracing::info!(folder = %folder.display(), "removed: its last connection has ended");
+            }),
+            Err(error) => tracing::warn!(%error, "what another layout has left stays"),
+        }
     }
 
     fn end_datagrams(&self, snapshot: &Snapshot) {
@@ -250,6 +358,20 @@ impl Mesh {
         if let Err(error) = self.kernel.beat() {
             tracing::error!(%error, "writing the heartbeat");
         }
+        let attached = self.kernel.attach();
+        match &attached {
+            Ok(false) => {}
+            Ok(true) => {
+                // Ports that were listened on meanwhile: the other programs were told, not these.
+                let pods = self.pods.namespaces(snapshot);
+                let pods: Vec<_> = pods.iter().map(|(netns, _)| *netns).collect();
+                if let Err(error) = self.kernel.note_listeners(&pods) {
+                    tracing::warn!(%error, "listeners that were there before are not accelerated");
+                }
+                tracing::info!("the programs of another layout are replaced");
+            }
+            Err(error) => tracing::error!(%error, "the programs of another layout stay in force"),
+        }
         // New connections are judged by the new policies from here on; now the old ones.
         match self.kernel.cut(&self.pods.namespaces(snapshot)) {
             Ok(0) => {}
@@ -271,8 +393,12 @@ impl Mesh {
         }
         // Pods first: with the maps the agent is ready, unless a pod is not.
         self.state.set_pods(&self.pods);
-        self.state
-            .set_maps_error(written.err().map(|error| error.to_string()));
+        self.state.set_maps_error(
+            attached
+                .err()
+                .map(|error| error.to_string())
+                .or_else(|| written.err().map(|error| error.to_string())),
+        );
     }
 
     fn publish_reports(&self, outcome: &Outcome) {

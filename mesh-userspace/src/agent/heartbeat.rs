@@ -14,8 +14,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A thread of its own: neither a large configuration nor a busy worker must look like death.
 pub struct Heartbeat {
-    stop: mpsc::Sender<()>,
+    stop: mpsc::Sender<Last>,
     thread: JoinHandle<()>,
+}
+
+/// What becomes of the sign of life.
+enum Last {
+    /// The programs are told that there is no agent.
+    Rest,
+    /// Another agent gives it.
+    Leave,
 }
 
 impl Heartbeat {
@@ -31,7 +39,8 @@ impl Heartbeat {
                     }
                     match stopped.recv_timeout(INTERVAL) {
                         Err(mpsc::RecvTimeoutError::Timeout) => {}
-                        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                        Ok(Last::Leave) => return,
+                        Ok(Last::Rest) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
                     }
                 }
                 if let Err(error) = kernel.rest() {
@@ -43,7 +52,16 @@ impl Heartbeat {
 
     /// Stops, and tells the programs so at once.
     pub fn stop(self) {
-        let _ = self.stop.send(());
+        self.end(Last::Rest);
+    }
+
+    /// Stops, and leaves it to another agent, which gives signs of life already.
+    pub fn leave(self) {
+        self.end(Last::Leave);
+    }
+
+    fn end(self, last: Last) {
+        let _ = self.stop.send(last);
         let _ = self.thread.join();
     }
 }

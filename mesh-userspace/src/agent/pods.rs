@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     net::{IpAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
 };
@@ -10,14 +12,12 @@ use std::{
 use crate::{
     config::model::{ObjectName, PodPlace},
     dns::Dns,
-    kernel::{
-        compile::Enrolled,
-        netns::{Netns, NetnsError, dns::DnsSockets},
-        node::Kernel,
-    },
+    kernel::{compile::Enrolled, netns::Netns, node::Kernel},
     mesh::model::{Snapshot, Workload},
     proxy::{Proxy, interception::PodSockets},
 };
+
+use super::handover::{Label, NameListeners, PodListeners};
 
 /// A pod whose connections the programs see.
 struct EnrolledPod {
@@ -28,6 +28,8 @@ struct EnrolledPod {
     dns: u16,
     /// The same of IPv6.
     dns6: u16,
+    /// More descriptors of what is served, for an agent that takes over.
+    listeners: PodListeners,
 }
 
 /// All local pods.
@@ -37,6 +39,8 @@ pub struct Pods {
     enrolled: BTreeMap<ObjectName, EnrolledPod>,
     /// Why the others are not.
     failed: BTreeMap<ObjectName, String>,
+    /// What another agent listened on, by the cookie of the pod's namespace.
+    inherited: HashMap<u64, PodListeners>,
 }
 
 /// A row for `status`.
@@ -52,12 +56,28 @@ pub struct PodRow {
 }
 
 impl Pods {
-    /// None yet; names are answered by `dns`, where there is one.
-    pub fn new(dns: Option<Arc<Dns>>) -> Self {
+    /// None yet; names are answered by `dns`, where there is one. Pods are served on what is inherited
+    /// where something is.
+    pub fn new(dns: Option<Arc<Dns>>, inherited: HashMap<u64, PodListeners>) -> Self {
         Self {
             dns,
+            inherited,
             ..Self::default()
         }
+    }
+
+    /// Closes what another agent listened on for pods that are not served here.
+    pub fn forget_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// What is listened on, for another agent.
+    pub fn listeners(&self) -> io::Result<Vec<(Label, OwnedFd)>> {
+        let mut all = Vec::new();
+        for pod in self.enrolled.values() {
+            all.extend(pod.listeners.labelled(pod.netns.cookie())?);
+        }
+        Ok(all)
     }
 
     /// Enrols what is new or has come back, lets go of what is gone. True: something changed.
@@ -96,7 +116,7 @@ impl Pods {
             if self.enrolled.contains_key(name) {
                 continue;
             }
-            match enrol(workload, proxy, self.dns.as_deref()) {
+            match enrol(workload, proxy, self.dns.as_deref(), &mut self.inherited) {
                 Ok(pod) => {
                     tracing::info!(pod = %name, netns = %pod.netns.path().display(), "enrolled");
                     self.failed.remove(name);
@@ -174,7 +194,12 @@ fn netns_of(workload: &Workload) -> Option<&Path> {
     }
 }
 
-fn enrol(workload: &Workload, proxy: &Proxy, dns: Option<&Dns>) -> Result<EnrolledPod, String> {
+fn enrol(
+    workload: &Workload,
+    proxy: &Proxy,
+    dns: Option<&Dns>,
+    inherited: &mut HashMap<u64, PodListeners>,
+) -> Result<EnrolledPod, String> {
     let Some(path) = netns_of(workload) else {
         return Err(match &workload.place {
             Some(PodPlace::Cgroup(_)) => {
@@ -186,32 +211,93 @@ fn enrol(workload: &Workload, proxy: &Proxy, dns: Option<&Dns>) -> Result<Enroll
         });
     };
     let netns = Arc::new(Netns::open(path).map_err(|error| error.to_string())?);
-    let mut listeners = netns
-        .listeners(proxy.workers())
-        .map_err(|error| error.to_string())?;
-    // A namespace without IPv6 has no client for it.
-    let listeners6 = netns.listeners6(proxy.workers()).unwrap_or_else(|error| {
-        tracing::debug!(pod = %workload.name, %error, "no listener for IPv6");
-        Vec::new()
-    });
-    let (listener, listener6) = (port_of(&listeners), port_of(&listeners6));
-    listeners.extend(listeners6);
+    let mut listeners = inherited.remove(&netns.cookie()).unwrap_or_default();
+    if listeners.streams.is_empty() {
+        listeners.streams = netns
+            .listeners(proxy.workers())
+            .map_err(|error| error.to_string())?;
+    }
+    if listeners.streams6.is_empty() {
+        // A namespace without IPv6 has no client for it.
+        listeners.streams6 = netns.listeners6(proxy.workers()).unwrap_or_else(|error| {
+            tracing::debug!(pod = %workload.name, %error, "no listener for IPv6");
+            Vec::new()
+        });
+    }
+    for group in [&mut listeners.streams, &mut listeners.streams6] {
+        one_for_each(group, proxy.workers(), &netns).map_err(|error| error.to_string())?;
+    }
+    if dns.is_some() {
+        listen_for_names(&mut listeners, &netns, &workload.name);
+    } else {
+        listeners.names.clear();
+        listeners.names6.clear();
+    }
+    let served = listeners.again().map_err(|error| error.to_string())?;
     let sockets = PodSockets {
         cookie: netns.cookie(),
         handle: Some(netns.clone()),
         ..PodSockets::new(workload.name.clone())
     };
+    let (listener, listener6) = (port_of(&served.streams), port_of(&served.streams6));
+    let mut streams = served.streams;
+    streams.extend(served.streams6);
     proxy
-        .add_pod(&sockets, &workload.name, listeners)
+        .add_pod(&sockets, &workload.name, streams)
         .map_err(|error| error.to_string())?;
-    let (dns, dns6) = dns.map_or((0, 0), |dns| listen_for_names(dns, &netns, &sockets));
+    let ports = [&served.names, &served.names6].map(first_port);
+    if let Some(dns) = dns
+        && ports != [0, 0]
+    {
+        dns.add_pod(&sockets, vec![served.names, served.names6]);
+    }
     Ok(EnrolledPod {
         netns,
         listener,
         listener6,
-        dns,
-        dns6,
+        dns: ports[0],
+        dns6: ports[1],
+        listeners,
     })
+}
+
+/// Where it cannot, the pod's own resolver does without.
+fn listen_for_names(listeners: &mut PodListeners, netns: &Netns, pod: &ObjectName) {
+    if listeners.names.is_empty() {
+        match netns.dns_sockets() {
+            Ok(sockets) => listeners.names = sockets.slots,
+            Err(error) => {
+                tracing::warn!(%pod, %error, "names are left to the pod's own resolver");
+            }
+        }
+    }
+    if listeners.names6.is_empty() {
+        // A namespace without IPv6 asks nobody there.
+        match netns.dns_sockets6() {
+            Ok(sockets) => listeners.names6 = sockets.slots,
+            Err(error) => tracing::debug!(%pod, %error, "no listeners for names on IPv6"),
+        }
+    }
+}
+
+/// The port of the first slot; 0 where there is none.
+fn first_port(names: &NameListeners) -> u16 {
+    names
+        .first()
+        .and_then(|(datagrams, _)| datagrams.local_addr().ok())
+        .map_or(0, |address| address.port())
+}
+
+/// An agent with fewer workers left fewer listeners: each worker of this one needs its own. More than that
+/// are shared out, for connections may wait in any.
+fn one_for_each(group: &mut Vec<TcpListener>, workers: usize, netns: &Netns) -> io::Result<()> {
+    if let Some(first) = group.first()
+        && group.len() < workers
+    {
+        let more = netns.more_listeners(first, workers - group.len())?;
+        group.extend(more);
+    }
+    Ok(())
 }
 
 /// The port that these listen on; 0 where there are none.
@@ -220,29 +306,4 @@ fn port_of(listeners: &[TcpListener]) -> u16 {
         .first()
         .and_then(|listener| listener.local_addr().ok())
         .map_or(0, |address| address.port())
-}
-
-/// The ports by family; 0 where it cannot: the pod's own resolver does without.
-fn listen_for_names(dns: &Dns, netns: &Netns, pod: &PodSockets) -> (u16, u16) {
-    let mut families = Vec::new();
-    let mut port = |opened: Result<DnsSockets, NetnsError>| match opened {
-        Ok(listeners) => {
-            families.push(listeners.slots);
-            Ok(listeners.port)
-        }
-        Err(error) => Err(error),
-    };
-    let v4 = port(netns.dns_sockets()).unwrap_or_else(|error| {
-        tracing::warn!(pod = %pod.pod, %error, "names are left to the pod's own resolver");
-        0
-    });
-    // A namespace without IPv6 asks nobody there.
-    let v6 = port(netns.dns_sockets6()).unwrap_or_else(|error| {
-        tracing::debug!(pod = %pod.pod, %error, "no listeners for names on IPv6");
-        0
-    });
-    if !families.is_empty() {
-        dns.add_pod(pod, families);
-    }
-    (v4, v6)
 }

@@ -1,6 +1,7 @@
 //! What the admin server serves, gathered from every part.
 
 use std::{
+    cell::OnceCell,
     io,
     net::{Ipv4Addr, SocketAddr},
     process,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh_common::{LAYOUT, names::NameKind, policy::Verdict};
+use mesh_common::{LAYOUT, connection::Plain, names::NameKind, policy::Verdict};
 
 use crate::{
     admin::{
@@ -22,7 +23,7 @@ use crate::{
     config::model::{Report, State},
     dns::Dns,
     kernel::{
-        connections::{Direction, LiveConnection},
+        connections::{Direction, LiveConnection, why},
         node::Kernel,
     },
     mesh::model::Snapshot,
@@ -119,6 +120,11 @@ impl AgentState {
         progress.in_kernel = true;
     }
 
+    /// See [`Self::set_maps_error`].
+    pub fn maps_error(&self) -> Option<String> {
+        self.progress().maps_error.clone()
+    }
+
     /// Which pods are enrolled.
     pub fn set_pods(&self, pods: &Pods) {
         let rows = pods.rows().into_iter().map(|pod| EnrolledPod {
@@ -132,7 +138,8 @@ impl AgentState {
         progress.pod_failure = pods.failure();
     }
 
-    fn row(&self, connection: &LiveConnection) -> ConnectionRow {
+    /// `holders`: who else holds sockets, for people; asked where one was refused.
+    fn row(&self, connection: &LiveConnection, holders: &dyn Fn() -> String) -> ConnectionRow {
         let name = |kind, id| self.kernel.name(kind, id);
         let accelerated = connection.request == Direction::Redirected
             || connection.response == Direction::Redirected;
@@ -149,6 +156,12 @@ impl AgentState {
             }
             _ => Some("nothing was sent yet".to_owned()),
         };
+        let reason = reason.map(|reason| {
+            if reason.contains(why(Plain::Refused as u32)) {
+                return format!("{reason}{}", holders());
+            }
+            reason
+        });
         ConnectionRow {
             source: name(NameKind::Workload, connection.source).unwrap_or_else(|| "unknown".into()),
             destination: name(NameKind::Workload, connection.destination),
@@ -240,6 +253,7 @@ impl AdminState for AgentState {
                 })
                 .collect(),
             config: ConfigCounts::of(&reports),
+            other_socket_maps: self.kernel.other_socket_maps(),
             last_config_error: progress
                 .source_error
                 .clone()
@@ -255,9 +269,21 @@ impl AdminState for AgentState {
 
     fn connections(&self) -> io::Result<Vec<ConnectionRow>> {
         let connections = self.kernel.connections()?;
+        let found = OnceCell::new();
+        let holders = || {
+            let text = found.get_or_init(|| {
+                let maps = self.kernel.other_socket_maps();
+                let maps: Vec<String> = maps.iter().map(ToString::to_string).collect();
+                if maps.is_empty() {
+                    return String::new();
+                }
+                format!(" ({})", maps.join("; "))
+            });
+            text.clone()
+        };
         Ok(connections
             .iter()
-            .map(|connection| self.row(connection))
+            .map(|connection| self.row(connection, &holders))
             .collect())
     }
 

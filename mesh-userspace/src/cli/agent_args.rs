@@ -97,6 +97,28 @@ pub struct RunArgs {
         value_parser = values::map_capacity
     )]
     pub map_capacity: Vec<(String, u32)>,
+    /// Where an agent runs for this node, take over from it without a gap: it gives its listeners to this one,
+    /// finishes what it has begun, and ends
+    #[arg(
+        long,
+        env = "MESH_TAKEOVER",
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub takeover: bool,
+    /// What to do once another agent has taken over: exit with status 0, or wait for SIGTERM (where the
+    /// process would be started again, as in a DaemonSet)
+    #[arg(
+        long,
+        env = "MESH_HANDED_OVER",
+        value_name = "WHAT",
+        default_value = "exit",
+        value_enum
+    )]
+    pub handed_over: HandedOver,
+    /// The folder below BPFFS/zerohop that is pinned in: for tests of what happens between two layouts
+    #[arg(long, env = "MESH_LAYOUT", value_name = "NAME", hide = true, value_parser = values::layout)]
+    pub layout: Option<String>,
     /// Answer pods' queries for the mesh's names; off: their own resolvers do
     #[arg(
         long,
@@ -149,6 +171,15 @@ pub enum Switch {
     On,
     /// Not done.
     Off,
+}
+
+/// What an agent does that is not needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HandedOver {
+    /// It ends.
+    Exit,
+    /// It waits until it is told to.
+    Wait,
 }
 
 /// How the log is written.

@@ -48,6 +48,10 @@ fn render(answer: &StatusAnswer, colour: bool) -> String {
         acceleration::state_cell(status.acceleration.state),
     );
     line("", Cell::new(&status.acceleration.reason).tone(Tone::Faint));
+    for map in &status.other_socket_maps {
+        let text = format!("{map} holds sockets, which stay plain TCP");
+        line("", Cell::new(text).tone(Tone::Warning));
+    }
     line("dns", Cell::new(if status.dns { "on" } else { "off" }));
     let config = &status.config;
     let tone = if config.rejected > 0 {

@@ -38,6 +38,15 @@ pub fn node_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A layout's folder below bpffs: `v2`.
+pub fn layout(text: &str) -> Result<String, String> {
+    let number = text.strip_prefix('v').unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text:?} is no layout, for example v2"));
+    }
+    Ok(text.to_owned())
+}
+
 /// `name: value`, as curl takes it.
 pub fn header(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("{text:?} is not 'NAME: VALUE'");

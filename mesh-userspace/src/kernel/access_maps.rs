@@ -126,6 +126,11 @@ impl AccessMaps {
         results.into_iter().collect()
     }
 
+    /// Whether no pod has a policy.
+    pub fn is_empty(&self) -> bool {
+        self.access.values().next().is_none()
+    }
+
     /// The pods whose access changed since this was asked last, by namespace cookie.
     pub fn take_changed(&mut self) -> Vec<u64> {
         mem::take(&mut self.changed)

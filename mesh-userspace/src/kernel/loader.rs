@@ -3,13 +3,24 @@
 //! Below `DIR/zerohop/v<LAYOUT>/<node>/`: `maps/NAME`, `links/NAME`, and `connections` and `exchanges`, the
 //! pinned iterators. A new agent finds the maps as they are and puts its programs behind the links that are
 //! there, so no connection ever meets a moment without them.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `pins` | where, and whether it is this version's |
+//! | `on_cgroup` | programs behind links that are there, or new ones |
+//! | `guard` | the one that is there only while it is needed |
+//! | `layouts` | what agents with other layouts have left |
 
 mod error;
+mod guard;
+mod layouts;
+mod on_cgroup;
+mod pins;
 
 use std::{
     fs::{self, File},
     io, mem,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -17,122 +28,27 @@ use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{MapError, MapInfo, SockHash},
     programs::{
-        CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, ProgramFd, SkMsg,
-        SkSkb, SockOps,
+        CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, Program, ProgramError, SkMsg, SkSkb,
+        SockOps,
     },
 };
-use aya_obj::generated::bpf_attach_type;
-use mesh_common::{LAYOUT, names, names::programs};
+use mesh_common::{names, names::programs};
 
-use super::{btf, executables, guard::Guard, sys, verify};
+use super::{btf, executables, sys, verify};
 
 pub use self::error::LoadError;
 pub(super) use self::error::classify;
+pub use self::{
+    guard::{Guard, GuardError},
+    layouts::Leftovers,
+    pins::{MAPS, PinDir, own_layout},
+};
 
 /// The programs. They carry their own licence: dual MIT/GPL.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/zerohop.o"));
 
 /// Programs on the socket map: none redirects before its bytes and TCP's share a queue.
 const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE];
-
-/// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
-/// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-/// One more comes and goes: see [`Guard`].
-const ON_CGROUP: [(&str, bpf_attach_type); 10] = [
-    (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
-    (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
-    (
-        programs::GETPEERNAME4,
-        bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
-    ),
-    (
-        programs::GETPEERNAME6,
-        bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
-    ),
-    (programs::RECVMSG4, bpf_attach_type::BPF_CGROUP_UDP4_RECVMSG),
-    (programs::RECVMSG6, bpf_attach_type::BPF_CGROUP_UDP6_RECVMSG),
-    (programs::SENDMSG4, bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
-    (programs::SENDMSG6, bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG),
-    (
-        programs::CONNECT4,
-        bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
-    ),
-    (
-        programs::CONNECT6,
-        bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
-    ),
-];
-
-/// Where a node's pins are.
-#[derive(Debug, Clone)]
-pub struct PinDir(PathBuf);
-
-impl PinDir {
-    /// `DIR/zerohop/v<LAYOUT>/<node>`.
-    pub fn new(bpffs: &Path, node: &str) -> Self {
-        Self(bpffs.join("zerohop").join(format!("v{LAYOUT}")).join(node))
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// A map's pin.
-    pub fn map(&self, name: &str) -> PathBuf {
-        self.0.join("maps").join(name)
-    }
-
-    /// A link's pin.
-    pub fn link(&self, name: &str) -> PathBuf {
-        self.0.join("links").join(name)
-    }
-
-    /// The pinned iterator: reading it lists the live connections.
-    pub fn connections(&self) -> PathBuf {
-        self.0.join("connections")
-    }
-
-    /// The pinned iterator of the UDP sockets that talk to services.
-    pub fn exchanges(&self) -> PathBuf {
-        self.0.join("exchanges")
-    }
-}
-
-/// Every map that is pinned.
-pub const MAPS: [&str; 31] = [
-    names::WORKLOADS,
-    names::FRONTENDS,
-    names::ENDPOINTS,
-    names::LOCAL_PODS,
-    names::EXCLUDED_PORTS,
-    names::EXECUTABLES,
-    names::ACCESS,
-    names::ACCESS_SOURCES,
-    names::ACCESS_PORTS,
-    names::DENIALS,
-    names::FAILURES,
-    names::CONNECTIONS,
-    names::EXCHANGES,
-    names::SOCKETS,
-    names::HANDSHAKES,
-    names::PEERS,
-    names::LISTENERS,
-    names::ORIGINS,
-    names::NAMESERVERS,
-    names::TRAFFIC,
-    names::EVENTS,
-    names::EVENT_RING,
-    names::FINISHED,
-    names::SETTINGS,
-    names::AFFINITY,
-    names::TURNS,
-    names::LOADS,
-    names::SERVED,
-    names::UNSEEN,
-    names::LISTENING,
-    names::NAMES,
-];
 
 /// A program that is attached, for `status`.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -145,45 +61,68 @@ pub struct Attached {
     pub id: u32,
 }
 
-/// What was loaded.
-#[derive(Debug)]
+/// Maps and programs that are in the kernel, and not in force yet.
 pub struct Loaded {
-    /// The programs that are attached for good.
+    ebpf: Ebpf,
+    pins: PinDir,
+    cgroup: PathBuf,
+    /// Nothing was pinned before.
+    first: bool,
+}
+
+/// What is attached.
+#[derive(Debug)]
+pub struct InForce {
+    /// The programs that are for good.
     pub attached: Vec<Attached>,
-    /// The one that is attached while it is needed.
+    /// The one that is while it is needed.
     pub guard: Guard,
 }
 
-/// Loads everything, and attaches it but for the guard, which stays as it was. What was pinned before stays in force until each program is replaced;
-/// where nothing was, and it fails, nothing is left.
-/// `capacities` are of maps that are to hold other numbers of entries than they were built for.
+/// Loads and attaches everything: [`prepare`], then [`Loaded::attach`].
 pub fn load(
+    pins: &PinDir,
+    cgroup: &Path,
+    capacities: &[(String, u32)],
+) -> Result<InForce, LoadError> {
+    prepare(pins, cgroup, capacities)?.attach()
+}
+
+/// Loads everything. What was pinned before stays in force; where nothing was, and it fails, nothing is
+/// left. `capacities` are of maps that are to hold other numbers of entries than they were built for.
+pub fn prepare(
     pins: &PinDir,
     cgroup: &Path,
     capacities: &[(String, u32)],
 ) -> Result<Loaded, LoadError> {
     verify::required_helpers()?;
-    let first = !pins.0.exists();
-    load_and_attach(pins, cgroup, capacities).inspect_err(|_| {
-        if first {
-            // The error that is on its way says more than one about this.
-            let _ = uninstall(pins);
+    let first = !pins.path().exists() && pins.others().is_empty();
+    match load_all(pins, capacities) {
+        Ok(ebpf) => Ok(Loaded {
+            ebpf,
+            pins: pins.clone(),
+            cgroup: cgroup.to_owned(),
+            first,
+        }),
+        Err(error) => {
+            if first {
+                // The error that is on its way says more than one about this.
+                let _ = remove_folder(pins);
+            }
+            Err(error)
         }
-    })
+    }
 }
 
-fn load_and_attach(
-    pins: &PinDir,
-    cgroup: &Path,
-    capacities: &[(String, u32)],
-) -> Result<Loaded, LoadError> {
+fn load_all(pins: &PinDir, capacities: &[(String, u32)]) -> Result<Ebpf, LoadError> {
     let offsets = btf::offsets().map_err(|error| LoadError::Kernel {
         what: "reading the kernel's types".into(),
         reason: error.to_string(),
     })?;
-    for dir in [pins.0.join("maps"), pins.0.join("links")] {
+    for dir in ["maps", "links"].map(|name| pins.path().join(name)) {
         fs::create_dir_all(&dir).map_err(LoadError::file("creating", &dir))?;
     }
+    pins::verify(pins, capacities)?;
     let mut loader = EbpfLoader::new();
     loader.override_global("OFFSETS", &offsets, true);
     for name in MAPS {
@@ -195,47 +134,78 @@ fn load_and_attach(
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| classify("loading the maps", &error))?;
-    verify_pins(&ebpf, pins, capacities)?;
     executables::write(&mut ebpf).map_err(|error| classify("writing the executables", &error))?;
-
-    let mut attached = Vec::new();
-    for name in ON_SOCKETS {
-        attached.push(attach_to_sockets(&mut ebpf, name)?);
+    for name in ON_SOCKETS
+        .iter()
+        .chain(on_cgroup::HOOKS.iter().map(|(name, _)| name))
+        .chain([
+            &programs::JUDGE_SYN,
+            &programs::DUMP_CONNECTIONS,
+            &programs::DUMP_EXCHANGES,
+        ])
+    {
+        load_program(&mut ebpf, name)?;
     }
-    let cgroup_file = File::open(cgroup).map_err(LoadError::file("opening", cgroup))?;
-    for (name, hook) in ON_CGROUP {
-        attached.push(attach_to_cgroup(&mut ebpf, name, hook, &cgroup_file, pins)?);
-    }
-    for (name, map, pin) in [
-        (
-            programs::DUMP_CONNECTIONS,
-            names::CONNECTIONS,
-            pins.connections(),
-        ),
-        (programs::DUMP_EXCHANGES, names::EXCHANGES, pins.exchanges()),
-    ] {
-        attached.push(attach_iterator(&mut ebpf, name, &pins.map(map), &pin)?);
-    }
-    let guard = load_guard(&mut ebpf, cgroup_file, pins)?;
-    Ok(Loaded { attached, guard })
+    Ok(ebpf)
 }
 
-/// What an earlier agent's policies need stays attached until the new agent has read its own.
-fn load_guard(ebpf: &mut Ebpf, cgroup: File, pins: &PinDir) -> Result<Guard, LoadError> {
-    let name = programs::JUDGE_SYN;
-    let what = format!("attaching {name} to the cgroup");
-    let (program, id) = load_program(ebpf, name)?;
-    let program = program
-        .fd()
-        .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError))
-        .map_err(|error| classify(&what, &error))?;
-    let pin = pins.link(name);
-    let guard = Guard::new(program, id, cgroup, pin.clone());
-    if guard.is_attached() && !adopt(&pin, guard.program(), guard.cgroup())? {
-        fs::remove_file(&pin).map_err(LoadError::file("removing", &pin))?;
-        guard.attach().map_err(|error| classify(&what, &error))?;
+impl Loaded {
+    /// Puts the programs in force: each takes the place of the one before it, atomically. Where nothing was
+    /// pinned before, and it fails, nothing is left.
+    pub fn attach(mut self) -> Result<InForce, LoadError> {
+        self.attach_all().inspect_err(|_| {
+            if self.first {
+                // The error that is on its way says more than one about this.
+                let _ = remove_folder(&self.pins);
+            }
+        })
     }
-    Ok(guard)
+
+    fn attach_all(&mut self) -> Result<InForce, LoadError> {
+        let mut attached = Vec::new();
+        for name in ON_SOCKETS {
+            attached.push(attach_to_sockets(&mut self.ebpf, name)?);
+        }
+        let file = File::open(&self.cgroup).map_err(LoadError::file("opening", &self.cgroup))?;
+        let place = on_cgroup::Place {
+            pins: &self.pins,
+            cgroup: &self.cgroup,
+            file: &file,
+        };
+        for (name, hook) in on_cgroup::HOOKS {
+            let (program, id) = loaded_program(&mut self.ebpf, name)?;
+            let what = format!("attaching {name} to the cgroup");
+            let program = program.fd().map_err(|error| classify(&what, &error))?;
+            place.attach(name, hook, program)?;
+            attached.push(Attached {
+                name: name.into(),
+                hook: "cgroup".into(),
+                id,
+            });
+        }
+        let pins = &self.pins;
+        for (name, map, pin) in [
+            (
+                programs::DUMP_CONNECTIONS,
+                names::CONNECTIONS,
+                pins.connections(),
+            ),
+            (programs::DUMP_EXCHANGES, names::EXCHANGES, pins.exchanges()),
+        ] {
+            attached.push(attach_iterator(&mut self.ebpf, name, &pins.map(map), &pin)?);
+        }
+        let guard = self.guard(file)?;
+        Ok(InForce { attached, guard })
+    }
+
+    fn guard(&mut self, cgroup: File) -> Result<Guard, LoadError> {
+        let (program, id) = loaded_program(&mut self.ebpf, programs::JUDGE_SYN)?;
+        let program = program
+            .fd()
+            .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError))
+            .map_err(|error| classify("attaching judge_syn to the cgroup", &error))?;
+        Guard::new(program, id, &self.pins, self.cgroup.clone(), cgroup)
+    }
 }
 
 /// Loads a program and hands out its descriptor and number.
@@ -243,7 +213,7 @@ pub(super) fn load_program<'a>(
     ebpf: &'a mut Ebpf,
     name: &str,
 ) -> Result<(&'a mut Program, u32), LoadError> {
-    let what = || format!("loading program {name}");
+    let what = format!("loading program {name}");
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let loaded = match program {
         Program::CgroupSkb(program) => CgroupSkb::load(program),
@@ -253,15 +223,21 @@ pub(super) fn load_program<'a>(
         Program::SkMsg(program) => SkMsg::load(program),
         Program::SkSkb(program) => SkSkb::load(program),
         Program::Iter(program) => {
-            let btf = Btf::from_sys_fs().map_err(|error| classify(&what(), &error))?;
+            let btf = Btf::from_sys_fs().map_err(|error| classify(&what, &error))?;
             Iter::load(program, "bpf_sk_storage_map", &btf)
         }
         _ => return Err(missing(name)),
     };
-    loaded.map_err(|error| verify::refused(&what(), &error))?;
+    loaded.map_err(|error| verify::refused(&what, &error))?;
+    loaded_program(ebpf, name)
+}
+
+/// One that is loaded already.
+fn loaded_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<(&'a mut Program, u32), LoadError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let id = program
         .info()
-        .map_err(|error| classify(&what(), &error))?
+        .map_err(|error| classify(&format!("program {name}"), &error))?
         .id();
     Ok((program, id))
 }
@@ -287,7 +263,7 @@ fn attach_to_sockets(ebpf: &mut Ebpf, name: &str) -> Result<Attached, LoadError>
         .fd()
         .try_clone()
         .map_err(|error| classify(what, &error))?;
-    let (program, id) = load_program(ebpf, name)?;
+    let (program, id) = loaded_program(ebpf, name)?;
     let refused = |error: ProgramError| classify(what, &error);
     match program {
         Program::SkMsg(program) => {
@@ -307,71 +283,33 @@ fn attach_to_sockets(ebpf: &mut Ebpf, name: &str) -> Result<Attached, LoadError>
     })
 }
 
-fn attach_to_cgroup(
-    ebpf: &mut Ebpf,
-    name: &str,
-    attach_type: bpf_attach_type,
-    cgroup: &File,
-    pins: &PinDir,
-) -> Result<Attached, LoadError> {
-    let what = format!("attaching {name} to the cgroup");
-    let (program, id) = load_program(ebpf, name)?;
-    let attached = Attached {
-        name: name.into(),
-        hook: "cgroup".into(),
-        id,
-    };
-    let pin = pins.link(name);
-    if pin.exists() {
-        let fd = program.fd().map_err(|error| classify(&what, &error))?;
-        if adopt(&pin, fd, cgroup)? {
-            return Ok(attached);
-        }
-        fs::remove_file(&pin).map_err(LoadError::file("removing", &pin))?;
-    }
-    let fd = program.fd().map_err(|error| classify(&what, &error))?;
-    let link = sys::attach_to_cgroup(fd.as_fd(), cgroup.as_fd(), attach_type)
-        .and_then(|link| sys::pin(link.as_fd(), &pin));
-    link.map_err(|error| classify(&what, &error))?;
-    Ok(attached)
-}
-
-/// Puts the new program behind the link that is pinned. False: the link is of another cgroup, or of one
-/// that is gone.
-fn adopt(pin: &Path, program: &ProgramFd, cgroup: &File) -> Result<bool, LoadError> {
-    let foreign = |problem: String| LoadError::ForeignPin {
-        path: pin.to_owned(),
-        problem,
-    };
-    let link = sys::open_pin(pin).map_err(|error| foreign(error.to_string()))?;
-    let wanted = cgroup
-        .metadata()
-        .map_err(LoadError::file("reading", pin))?
-        .ino();
-    let of = sys::link_cgroup(link.as_fd()).map_err(|error| foreign(error.to_string()))?;
-    if of != Some(wanted) {
-        return Ok(false);
-    }
-    // Dropping `link` closes a descriptor; the pin keeps the link.
-    Ok(sys::replace_program(link.as_fd(), program.as_fd()).is_ok())
-}
-
+/// Pins an iterator over a map's pin.
 fn attach_iterator(
     ebpf: &mut Ebpf,
     name: &str,
     map: &Path,
     pin: &Path,
 ) -> Result<Attached, LoadError> {
-    let what = &format!("pinning the iterator {name}");
+    let what = format!("pinning the iterator {name}");
     let map = MapInfo::from_pin(map)
         .and_then(|info| info.fd())
-        .map_err(|error| classify(what, &error))?;
-    let (program, id) = load_program(ebpf, name)?;
-    let program = program.fd().map_err(|error| classify(what, &error))?;
-    let refused = |error: io::Error| classify(what, &error);
+        .map_err(|error| classify(&what, &error))?;
+    let (program, id) = loaded_program(ebpf, name)?;
+    let program = program.fd().map_err(|error| classify(&what, &error))?;
+    let refused = |error: io::Error| classify(&what, &error);
     let link = sys::iterate_map(program.as_fd(), map.as_fd()).map_err(refused)?;
-    remove(pin)?;
-    sys::pin(link.as_fd(), pin).map_err(refused)?;
+    if pin.is_file() && !sys::open_pin(pin).is_ok_and(|link| sys::is_link(link.as_fd())) {
+        return Err(LoadError::ForeignPin {
+            path: pin.to_owned(),
+            problem: "not a link".into(),
+        });
+    }
+    let mut fresh = pin.as_os_str().to_owned();
+    fresh.push("_fresh");
+    let fresh = PathBuf::from(fresh);
+    on_cgroup::remove(&fresh)?;
+    sys::pin(link.as_fd(), &fresh).map_err(refused)?;
+    fs::rename(&fresh, pin).map_err(LoadError::file("moving", &fresh))?;
     Ok(Attached {
         name: name.into(),
         hook: "iterator".into(),
@@ -379,68 +317,33 @@ fn attach_iterator(
     })
 }
 
-/// aya reopens a pinned map without looking at it: compare every map with what the object says.
-fn verify_pins(ebpf: &Ebpf, pins: &PinDir, capacities: &[(String, u32)]) -> Result<(), LoadError> {
-    let object =
-        aya_obj::Object::parse(OBJECT).map_err(|error| classify("reading the object", &error))?;
-    for (name, _) in ebpf.maps() {
-        let path = pins.map(name);
-        let Some(wanted) = object.maps.get(name) else {
-            continue;
-        };
-        if !MAPS.contains(&name) {
-            continue;
-        }
-        let foreign = |problem: String| LoadError::ForeignPin {
-            path: path.clone(),
-            problem,
-        };
-        let info = MapInfo::from_pin(&path).map_err(|error| foreign(error.to_string()))?;
-        let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-        let found = (kind, info.key_size(), info.value_size(), info.max_entries());
-        let entries = capacities.iter().find(|(map, _)| map == name);
-        let expected = (
-            wanted.map_type(),
-            wanted.key_size(),
-            wanted.value_size(),
-            entries.map_or(wanted.max_entries(), |(_, entries)| *entries),
-        );
-        if found != expected {
-            return Err(foreign(format!(
-                "type, key, value, entries are {found:?}, this version has {expected:?}"
-            )));
-        }
-    }
-    Ok(())
+/// Removes everything that was pinned for a node, by this layout and by others; the programs go with their
+/// links. Live pairs hold the socket map and its program until they close, which loses no byte. True: there
+/// was something.
+pub fn uninstall(bpffs: &Path, node: &str) -> Result<bool, LoadError> {
+    let folders = pins::of_node(bpffs, node);
+    folders.iter().try_for_each(remove_folder)?;
+    Ok(!folders.is_empty())
 }
 
-/// Removes everything that was pinned for a node; the programs go with their links. Live pairs hold the
-/// socket map and its program until they close, which loses no byte. True: there was something.
-pub fn uninstall(pins: &PinDir) -> Result<bool, LoadError> {
+/// Removes what one layout has pinned for a node.
+fn remove_folder(pins: &PinDir) -> Result<(), LoadError> {
     // Links first, connects before the rest: nothing new is decided while the rest goes.
-    for (name, _) in ON_CGROUP.iter().rev() {
-        remove(&pins.link(name))?;
+    for (name, _) in on_cgroup::HOOKS.iter().rev() {
+        on_cgroup::remove(&pins.link(name))?;
     }
-    remove(&pins.link(programs::JUDGE_SYN))?;
-    match fs::remove_dir_all(&pins.0) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(LoadError::file("removing", &pins.0)(error)),
+    on_cgroup::remove(&pins.link(programs::JUDGE_SYN))?;
+    match fs::remove_dir_all(pins.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(LoadError::file("removing", pins.path())(error));
+        }
+        _ => {}
     }
     // The folders above are others' too: they go when they are empty.
-    for dir in pins.0.ancestors().skip(1).take(2) {
+    for dir in pins.path().ancestors().skip(1).take(2) {
         let _ = fs::remove_dir(dir);
     }
-    Ok(true)
-}
-
-fn remove(path: &Path) -> Result<(), LoadError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(LoadError::file("removing", path)(error))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -462,15 +365,14 @@ mod tests {
             .is_ok_and(|second| second.guard.is_attached());
         let detached = second.as_ref().map(|second| second.guard.detach());
         let other_size = load(&pins, &cgroup, &[(names::SOCKETS.into(), 2)]);
-        let gone = uninstall(&pins);
+        let gone = uninstall(Path::new("/sys/fs/bpf"), &name);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
         assert!(matches!(guarded, Ok(Ok(()))), "{guarded:?}");
         assert!(matches!(detached, Ok(Ok(()))), "{detached:?}");
         assert!(kept, "a guard outlives its agent");
-        let (first, second) = (first.expect("first load"), second.expect("adopting"));
-        assert_ne!(first.guard.id(), second.guard.id());
-        let (first, second) = (first.attached, second.attached);
-        assert_eq!(first.len(), ON_CGROUP.len() + ON_SOCKETS.len() + 2);
+        let first = first.expect("first load").attached;
+        let second = second.expect("adopting").attached;
+        assert_eq!(first.len(), on_cgroup::HOOKS.len() + ON_SOCKETS.len() + 2);
         assert!(
             first
                 .iter()

@@ -129,6 +129,25 @@ impl Netns {
         self.listeners_on(Ipv6Addr::LOCALHOST.into(), count)
     }
 
+    /// `count` more beside listeners that are there already, on their port.
+    pub fn more_listeners(
+        &self,
+        beside: &TcpListener,
+        count: usize,
+    ) -> io::Result<Vec<TcpListener>> {
+        let address = beside.local_addr()?;
+        (0..count)
+            .map(|_| {
+                let socket = self.socket(Domain::for_address(address))?;
+                socket.set_reuse_address(true)?;
+                socket.set_reuse_port(true)?;
+                socket.bind(&address.into())?;
+                socket.listen(BACKLOG)?;
+                Ok(socket.into())
+            })
+            .collect()
+    }
+
     fn listeners_on(&self, loopback: IpAddr, count: usize) -> Result<Vec<TcpListener>, NetnsError> {
         self.listen(SocketAddr::new(loopback, LISTENER_PORT), count)
             .or_else(|_| self.listen(SocketAddr::new(loopback, 0), count))

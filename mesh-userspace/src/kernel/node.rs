@@ -1,12 +1,14 @@
 //! The kernel's part of one node, as the agent holds it: attached programs, policy in maps, counters.
 
+mod succession;
+
 use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -34,9 +36,8 @@ use super::{
     datagrams::Datagrams,
     dead::Lookout,
     forget::Counts,
-    guard::{Guard, GuardError},
     ids::Ids,
-    loader::{self, Attached, LoadError, Loaded, PinDir},
+    loader::{self, Attached, GuardError, InForce, Leftovers, LoadError, Loaded, PinDir},
     maps,
     netns::Netns,
     selftest::{self, Probe},
@@ -64,6 +65,10 @@ pub struct KernelOptions {
     pub acceleration: Acceleration,
     /// `--map-capacity`: maps and how many entries they are to hold.
     pub capacities: Vec<(String, u32)>,
+    /// The folder that is pinned below; this version's layout where absent.
+    pub layout: Option<String>,
+    /// Another agent lives, whose listeners are taken over.
+    pub takeover: bool,
 }
 
 /// Whether bytes may go from socket to socket on this node, and who says so.
@@ -89,8 +94,11 @@ pub enum ApplyError {
 /// The kernel's part of this node.
 pub struct Kernel {
     pins: PinDir,
-    attached: Vec<Attached>,
-    guard: Guard,
+    bpffs: PathBuf,
+    in_force: OnceLock<InForce>,
+    /// Programs that wait for the policy: the programs in force are of another layout, and know theirs.
+    waiting: Mutex<Option<Loaded>>,
+    leftovers: Mutex<Leftovers>,
     probes: Vec<Probe>,
     policy: Mutex<(PolicyMaps, Ids)>,
     access: Mutex<AccessMaps>,
@@ -126,8 +134,17 @@ impl Kernel {
     pub fn start(options: &KernelOptions) -> Result<Self, LoadError> {
         mount_bpffs(&options.bpffs)?;
         let cgroup = find_cgroup(options.cgroup.as_deref())?;
-        let pins = PinDir::new(&options.bpffs, &options.node);
-        let Loaded { attached, guard } = loader::load(&pins, &cgroup, &options.capacities)?;
+        let layout = options.layout.clone().unwrap_or_else(loader::own_layout);
+        let pins = PinDir::of_layout(&options.bpffs, &layout, &options.node);
+        // The programs of another layout know its policy; these would know none until it is written.
+        let decides = |pins: &PinDir| pins.link(programs::CONNECT4).exists();
+        let knows_nothing = !decides(&pins) && pins.others().iter().any(decides);
+        let loaded = loader::prepare(&pins, &cgroup, &options.capacities)?;
+        let (in_force, waiting) = if knows_nothing {
+            (OnceLock::new(), Some(loaded))
+        } else {
+            (OnceLock::from(loaded.attach()?), None)
+        };
         let probes = match options.acceleration {
             Acceleration::Off => Vec::new(),
             Acceleration::Auto | Acceleration::On => selftest::run(),
@@ -153,9 +170,11 @@ impl Kernel {
                 .and_then(TryInto::try_into)
                 .map_err(unreadable(names::CONNECTIONS))?;
         let kernel = Self {
+            leftovers: Mutex::new(Leftovers::of(&pins)),
             pins,
-            attached,
-            guard,
+            bpffs: options.bpffs.clone(),
+            in_force,
+            waiting: Mutex::new(waiting),
             probes,
             policy: Mutex::new((policy, ids)),
             access: Mutex::new(access),
@@ -171,8 +190,14 @@ impl Kernel {
             followed: AtomicU32::new(0),
             own_denials: Mutex::default(),
         };
+        // The listeners of an agent that is gone are gone with it; those that are taken over are served.
+        let heartbeat_ns = if options.takeover {
+            sys::monotonic_ns()
+        } else {
+            0
+        };
         kernel
-            .write_settings(0)
+            .write_settings(heartbeat_ns)
             .map_err(|error| LoadError::Kernel {
                 what: "writing the settings map".into(),
                 reason: error.to_string(),
@@ -183,15 +208,11 @@ impl Kernel {
 
     /// The programs that are attached.
     pub fn attached(&self) -> Vec<Attached> {
-        let mut attached = self.attached.clone();
-        if self.guard.is_attached() {
-            attached.push(Attached {
-                name: programs::JUDGE_SYN.into(),
-                hook: "cgroup".into(),
-                id: self.guard.id(),
-            });
-        }
-        attached
+        let Some(in_force) = self.in_force.get() else {
+            return Vec::new();
+        };
+        let guard = in_force.guard.attached();
+        in_force.attached.iter().cloned().chain(guard).collect()
     }
 
     /// What was tried on this kernel at start.
@@ -209,10 +230,9 @@ impl Kernel {
         let mut tables = compile::compile(snapshot, enrolled, ids);
         self.forget_nameservers(&tables);
         locked(&self.served).mark(&mut tables);
-        let guarded = if tables.access.is_empty() {
-            Ok(())
-        } else {
-            self.guard.attach()
+        let guarded = match self.in_force.get() {
+            Some(programs) if !tables.access.is_empty() => programs.guard.attach(),
+            _ => Ok(()),
         };
         // Before the pods: nobody is enrolled without its policies.
         let access = locked(&self.access).apply(&tables.access);
@@ -223,8 +243,11 @@ impl Kernel {
         }
         locked(&self.counts).forget_gone(&tables, snapshot);
         locked(&self.datagrams).in_force(&tables);
-        if tables.access.is_empty() && access.is_ok() {
-            self.guard.detach()?;
+        if let Some(programs) = self.in_force.get()
+            && tables.access.is_empty()
+            && access.is_ok()
+        {
+            programs.guard.detach()?;
         }
         guarded?;
         Ok(access.and(rest)?)
@@ -457,5 +480,5 @@ fn find_cgroup(asked: Option<&Path>) -> Result<PathBuf, LoadError> {
 
 /// Removes what was pinned for a node. True: there was something.
 pub fn uninstall(bpffs: &Path, node: &str) -> Result<bool, LoadError> {
-    loader::uninstall(&PinDir::new(bpffs, node))
+    loader::uninstall(bpffs, node)
 }

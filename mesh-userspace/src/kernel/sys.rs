@@ -107,8 +107,15 @@ pub(super) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
     Ok(())
 }
 
-/// The cgroup that a link is attached to, by its inode; None for other kinds, 0 where the cgroup is gone.
-pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+/// Whether a descriptor is of a link, by what /proc says of it.
+pub(super) fn is_link(fd: BorrowedFd<'_>) -> bool {
+    std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))
+        .is_ok_and(|info| info.lines().any(|line| line.starts_with("link_type:")))
+}
+
+/// The cgroup that a link is attached to, by its inode, 0 where the cgroup is gone, and its hook; None for
+/// other kinds.
+pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<Option<(u64, u32)>> {
     const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
     const BPF_LINK_TYPE_CGROUP: u32 = 3;
     /// The start of struct bpf_link_info.
@@ -137,7 +144,93 @@ pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     };
     // SAFETY: the layout of `info` in union bpf_attr; `info` outlives the call.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes) }?;
-    Ok((info.kind == BPF_LINK_TYPE_CGROUP).then_some(info.cgroup))
+    Ok((info.kind == BPF_LINK_TYPE_CGROUP).then_some((info.cgroup, info.attach_type)))
+}
+
+/// Numbers of the programs that are attached to a cgroup or a socket map by one hook, and the flags that the
+/// first was attached with.
+pub(super) fn attached_programs(
+    target: BorrowedFd<'_>,
+    attach_type: bpf_attach_type,
+) -> io::Result<(Vec<u32>, u32)> {
+    const BPF_PROG_QUERY: i64 = 16;
+    #[repr(C)]
+    struct Attributes {
+        target: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        reserved: u32,
+        /// What came later (`prog_attach_flags` and on), for which zeros are a value.
+        rest: [u64; 4],
+    }
+    let mut ids = vec![0u32; 64];
+    let attributes = Attributes {
+        target: target.as_raw_fd().cast_unsigned(),
+        attach_type: attach_type as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        reserved: 0,
+        rest: [0; 4],
+    };
+    let attributes = std::cell::UnsafeCell::new(attributes);
+    // SAFETY: the layout of `query` in union bpf_attr; `ids` outlives the call, and the kernel may write to
+    // both.
+    let attributes = unsafe {
+        bpf(BPF_PROG_QUERY, &attributes)?;
+        attributes.into_inner()
+    };
+    ids.truncate(attributes.count as usize);
+    Ok((ids, attributes.attach_flags))
+}
+
+/// Removes every entry of a hash map, whatever its keys are.
+pub(super) fn clear_map(map: &OwnedFd) -> io::Result<()> {
+    const BPF_MAP_DELETE_ELEM: i64 = 3;
+    const BPF_MAP_GET_NEXT_KEY: i64 = 4;
+    /// No map of any version has larger keys.
+    const LARGEST_KEY: usize = 512;
+    #[repr(C)]
+    struct Attributes {
+        map: u32,
+        reserved: u32,
+        key: u64,
+        next: u64,
+        flags: u64,
+    }
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    let size = info
+        .lines()
+        .find_map(|line| line.strip_prefix("key_size:")?.trim().parse().ok());
+    if size.is_none_or(|size: usize| size > LARGEST_KEY) {
+        return Err(io::Error::other("not a map that can be emptied"));
+    }
+    let mut key = [0u8; LARGEST_KEY];
+    loop {
+        let attributes = |key: u64, next: u64| Attributes {
+            map: map.as_raw_fd().cast_unsigned(),
+            reserved: 0,
+            key,
+            next,
+            flags: 0,
+        };
+        let at = key.as_mut_ptr() as u64;
+        // SAFETY: the layout of union bpf_attr for maps; the key is as large as any. No key asks for the first.
+        let first = unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &attributes(0, at)) };
+        match first {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            other => other?,
+        };
+        // SAFETY: as above.
+        match unsafe { bpf(BPF_MAP_DELETE_ELEM, &attributes(at, 0)) } {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+            _ => {}
+        }
+    }
 }
 
 /// Gives a map, program or link a name in bpffs.

@@ -163,11 +163,21 @@ async fn serve_http1(client: &Rc<Client>, socket: Socket, watch: &Watch) {
         .serve_connection(socket, service);
     let mut told = false;
     let ended = poll_fn(|cx| {
-        if watch.is_closing() && !told {
-            told = true;
-            Pin::new(&mut connection).graceful_shutdown();
+        loop {
+            if watch.is_closing() && !told {
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            let polled = Pin::new(&mut connection).poll(cx);
+            // Only while a request is under way: its answer tells the client. Without one, this would close
+            // the connection under a request that is on its way.
+            if polled.is_pending() && watch.is_leaving() && !told && watch.busy().get() > 0 {
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                continue;
+            }
+            return polled;
         }
-        Pin::new(&mut connection).poll(cx)
     })
     .await;
     match ended {
@@ -216,7 +226,8 @@ async fn serve_http2(client: &Rc<Client>, socket: Socket, watch: &Watch) {
     let mut told = false;
     // Its streams have records of their own.
     let _ = poll_fn(|cx| {
-        if watch.is_closing() && !told {
+        // GOAWAY leaves room for what is on its way.
+        if (watch.is_closing() || watch.is_leaving()) && !told {
             told = true;
             connection.as_mut().graceful_shutdown();
         }

@@ -16,10 +16,14 @@ const HEAD_BEATS: u32 = 12;
 /// Beats that an HTTP client may be silent between requests: one hour, as in Envoy.
 const IDLE_BEATS: u32 = 720;
 
+/// The same once it was asked to leave: five to ten seconds.
+const LEAVING_BEATS: u32 = 1;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Watch {
     closing: Cell<bool>,
+    leaving: Cell<bool>,
     killed: Cell<bool>,
     /// It is known what the client speaks.
     started: Cell<bool>,
@@ -57,6 +61,18 @@ impl Watch {
     pub fn close(&self) {
         self.closing.set(true);
         self.wake();
+    }
+
+    /// Asks the connection to end with its next answer, or once it has been silent for a while: whoever is
+    /// about to send a request must not find it closed.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.wake();
+    }
+
+    /// Whether its next answer shall be the last.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether it was asked to end.
@@ -106,9 +122,14 @@ impl Watch {
         if read > self.complete.get() {
             self.head_beats.set(self.head_beats.get() + 1);
         }
+        let patience = if self.leaving.get() {
+            LEAVING_BEATS
+        } else {
+            IDLE_BEATS
+        };
         if self.head_beats.get() > HEAD_BEATS {
             self.kill();
-        } else if self.idle_beats.get() > IDLE_BEATS {
+        } else if self.idle_beats.get() > patience {
             self.close();
         }
     }
@@ -134,6 +155,19 @@ mod tests {
     fn a_silent_client_is_asked_to_leave_after_an_hour() {
         let (watch, _) = http();
         beats(&watch, IDLE_BEATS);
+        assert!(!watch.is_closing());
+        watch.beat();
+        assert!(watch.is_closing() && !watch.killed.get());
+    }
+
+    #[test]
+    fn one_that_is_to_leave_goes_when_it_has_been_silent_for_a_while() {
+        let (watch, traffic) = http();
+        beats(&watch, IDLE_BEATS / 2);
+        watch.leave();
+        assert!(watch.is_leaving() && !watch.is_closing());
+        traffic.written.set(5);
+        beats(&watch, 1 + LEAVING_BEATS);
         assert!(!watch.is_closing());
         watch.beat();
         assert!(watch.is_closing() && !watch.killed.get());

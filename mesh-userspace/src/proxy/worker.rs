@@ -63,9 +63,20 @@ pub enum Command {
     Drain {
         /// What is open then is dropped.
         deadline: Instant,
+        /// How those end that have nothing under way.
+        idle: Idle,
         /// Told when all is done.
         done: oneshot::Sender<()>,
     },
+}
+
+/// What becomes of a connection that has no request under way when the worker drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// It is closed.
+    Close,
+    /// It may send one more, or be silent for a while: somebody else serves the new connections.
+    Leave,
 }
 
 /// Everything of one worker that its connections share.
@@ -209,11 +220,20 @@ impl Worker {
                 source,
                 listeners,
             } => self.add_pod(sockets, source, listeners),
-            Command::RemovePod(name) => self.remove_pod(&name),
-            Command::Drain { deadline, done } => {
+            Command::RemovePod(name) => self.remove_pod(&name, Idle::Close),
+            Command::Drain {
+                deadline,
+                idle,
+                done,
+            } => {
                 let names: Vec<_> = self.pods.borrow().keys().cloned().collect();
                 for name in &names {
-                    self.remove_pod(name);
+                    self.remove_pod(name, idle);
+                }
+                if idle == Idle::Close {
+                    // Those that might have stayed a little longer, too.
+                    let connections = self.connections.borrow();
+                    connections.values().for_each(|open| open.watch.close());
                 }
                 let worker = self.clone();
                 tokio::task::spawn_local(async move {
@@ -232,7 +252,7 @@ impl Worker {
         listeners: Vec<TcpListener>,
     ) {
         let name = sockets.pod.clone();
-        self.remove_pod(&name);
+        self.remove_pod(&name, Idle::Close);
         let pod = Rc::new(Pod {
             upstreams: Upstreams::new(sockets.clone(), self.interception.clone()),
             sockets,
@@ -258,7 +278,7 @@ impl Worker {
         self.pods.borrow_mut().insert(name, pod);
     }
 
-    fn remove_pod(&self, name: &ObjectName) {
+    fn remove_pod(&self, name: &ObjectName, idle: Idle) {
         let Some(pod) = self.pods.borrow_mut().remove(name) else {
             return;
         };
@@ -267,7 +287,10 @@ impl Worker {
         }
         for connection in self.connections.borrow().values() {
             if connection.pod == *name {
-                connection.watch.close();
+                match idle {
+                    Idle::Close => connection.watch.close(),
+                    Idle::Leave => connection.watch.leave(),
+                }
             }
         }
     }

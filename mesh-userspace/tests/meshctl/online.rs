@@ -75,6 +75,7 @@ impl AdminState for Fake {
                 id: 77,
             }],
             config: ConfigCounts::of(&self.reports),
+            other_socket_maps: Vec::new(),
             last_config_error: None,
         }
     }

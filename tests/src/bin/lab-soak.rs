@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lab::soak::race;
+use lab::soak::{life, race};
 
 /// Runs for a long time what the scenarios run for a short one.
 #[derive(Debug, Parser)]
@@ -17,11 +17,17 @@ struct Arguments {
 enum Soak {
     /// Connections of every racing kind, each byte checked, while agents are killed and come back
     Race(race::Plan),
+    /// Direct connections under load, while agents are killed, stopped and upgraded
+    Life(life::Plan),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().soak {
         Soak::Race(plan) => race::run(&plan).and_then(|report| {
+            println!("{report}");
+            report.verdict()
+        }),
+        Soak::Life(plan) => life::run(&plan).and_then(|report| {
             println!("{report}");
             report.verdict()
         }),

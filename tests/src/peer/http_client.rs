@@ -21,6 +21,10 @@ use crate::http as web;
 use crate::poll;
 
 #[derive(Clone, Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags of a command line"
+)]
 pub(super) struct Arguments {
     /// What to ask for
     url: Uri,
@@ -57,6 +61,9 @@ pub(super) struct Arguments {
     /// Go on until standard input ends, printing one line of JSON per answer
     #[arg(long)]
     until_eof: bool,
+    /// Print of each answer only what tells right from wrong
+    #[arg(long)]
+    brief: bool,
 }
 
 enum Sender {
@@ -134,6 +141,9 @@ async fn work(arguments: Arc<Arguments>, next: Arc<AtomicU64>, over: Arc<AtomicU
         if response.get("error").is_some() || arguments.reconnect {
             connection = None;
         }
+        if arguments.brief {
+            response = brief(&response);
+        }
         response["n"] = json!(number);
         response["ms"] = json!(started.elapsed().as_secs_f64() * 1e3);
         if arguments.until_eof {
@@ -147,6 +157,18 @@ async fn work(arguments: Arc<Arguments>, next: Arc<AtomicU64>, over: Arc<AtomicU
     }
 }
 
+fn brief(response: &Value) -> Value {
+    let kept = ["status", "error", "stampedTo"];
+    let mut brief: Value = kept
+        .iter()
+        .filter_map(|&name| Some((name.to_owned(), response.get(name)?.clone())))
+        .collect();
+    if let Some(server) = response["body"].get("server") {
+        brief["body"] = json!({"server": server});
+    }
+    brief
+}
+
 async fn exchange(
     arguments: &Arguments,
     number: u64,
@@ -155,6 +177,15 @@ async fn exchange(
     if connection
         .as_ref()
         .is_some_and(|open| open.sender.is_closed())
+    {
+        *connection = None;
+    }
+    // The server may have said that its last answer was the last: nothing is lost, as nothing was sent.
+    if let Some(Connection {
+        sender: Sender::Http1(sender),
+        ..
+    }) = connection
+        && sender.ready().await.is_err()
     {
         *connection = None;
     }

@@ -96,6 +96,7 @@ impl AdminState for Fake {
             dns: true,
             programs: Vec::new(),
             config: ConfigCounts::of(&self.reports()),
+            other_socket_maps: Vec::new(),
             last_config_error: None,
         }
     }

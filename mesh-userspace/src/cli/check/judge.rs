@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     cli::client::{Client, ClientError},
-    kernel::selftest,
+    kernel::{
+        owners::{self, SocketMap},
+        selftest,
+    },
 };
 
 /// What the agent needs, by number (linux/capability.h): loading and attaching; sockets' and cgroups'
@@ -38,6 +41,7 @@ pub fn all(machine: &Machine, bpffs: &Path, admin: &str) -> Vec<Finding> {
         memlock(machine),
     ];
     findings.extend(self_test(machine));
+    findings.push(socket_maps(&owners::socket_maps(bpffs)));
     let status = Client::new(admin).get("/status");
     findings.push(names::judge(&status));
     findings.push(admin_port(admin, status));
@@ -203,6 +207,22 @@ fn memlock(machine: &Machine) -> Finding {
             Some("ulimit -l unlimited, or LimitMEMLOCK=infinity in the service's unit"),
         ),
     }
+}
+
+/// A socket can be in one socket map only.
+fn socket_maps(others: &[SocketMap]) -> Finding {
+    if others.is_empty() {
+        return finding("other socket maps", Outcome::Ok, "none with programs", None);
+    }
+    let others: Vec<String> = others.iter().map(SocketMap::to_string).collect();
+    finding(
+        "other socket maps",
+        Outcome::Warn,
+        others.join("; "),
+        Some(
+            "connections whose sockets they hold stay plain TCP; switch the other tool's acceleration off",
+        ),
+    )
 }
 
 /// The programs, then what the kernel does with sockets that they redirect.

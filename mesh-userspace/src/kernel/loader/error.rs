@@ -48,6 +48,19 @@ pub enum LoadError {
         /// How it differs.
         problem: String,
     },
+    /// Somebody else's program is attached so that it takes no other beside it.
+    #[error(
+        "{what}: {owner} is attached to {cgroup} without BPF_F_ALLOW_MULTI, so that no other program can be: \
+         attach it in multi mode, or detach it (`bpftool cgroup show {cgroup}` lists what is attached)"
+    )]
+    Occupied {
+        /// What was tried.
+        what: String,
+        /// Where it is attached.
+        cgroup: String,
+        /// Whose it is.
+        owner: String,
+    },
     /// A file or folder.
     #[error("{operation} {path}: {source}")]
     File {
