@@ -40,7 +40,7 @@ pub const EVENTS: &str = "events";
 pub const SETTINGS: &str = "settings";
 /// [`crate::dns::NameserverKey`] → [`crate::Ipv4Be`].
 pub const NAMESERVERS: &str = "nameservers";
-/// [`NameKey`] → [`Name`].
+/// [`NameKey`] → [`PartOfName`].
 pub const NAMES: &str = "names";
 
 /// Program names, and the names of their pinned links.
