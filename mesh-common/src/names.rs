@@ -60,7 +60,7 @@ pub const SERVED: &str = "served";
 pub const UNSEEN: &str = "unseen";
 /// Cookie of a listening socket → [`crate::balance::Listening`].
 pub const LISTENING: &str = "listening";
-/// [`NameKey`] → [`Name`].
+/// [`NameKey`] → [`PartOfName`].
 pub const NAMES: &str = "names";
 
 /// Program names, and the names of their pinned links.

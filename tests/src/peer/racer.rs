@@ -1,7 +1,7 @@
 //! `lab-peer race-server` and `race-client`: connections by the hundred thousand, that meet, talk and
 //! part in every way in which redirected bytes could overtake others, get lost or get mixed up.
 //!
-//! Event loops of one thread each. A server has a port per [`variant`]; a client opens connections of
+//! Event loops of one thread each. A server has a port per variant; a client opens connections of
 //! variants by chance, over every address that it is told. Nothing is retried and nothing forgiven:
 //! what does not end as its variant says is a failure, but for streams that are reset on purpose, of
 //! which the part that came must be right.
