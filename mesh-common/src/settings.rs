@@ -8,8 +8,16 @@ pub struct Settings {
     pub heartbeat_ns: u64,
     /// 1 where bytes may go from socket to socket; 0 sends every direction to TCP, live ones too.
     pub acceleration: u32,
-    /// Explicit.
-    pub reserved: u32,
+    /// Bits of [`guards`].
+    pub guards: u32,
+}
+
+/// Bits of [`Settings::guards`]: whether there are policies at all.
+pub mod guards {
+    /// The access map has entries, or will have.
+    pub const ANY: u32 = 1;
+    /// Not every pod that is to be guarded fits into the access map: those that are not in it refuse everybody.
+    pub const OVERFLOW: u32 = 2;
 }
 
 /// How old the heartbeat may be before the agent counts as gone, in nanoseconds.

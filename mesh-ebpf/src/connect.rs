@@ -27,10 +27,10 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
-    access, caveats, dns,
+    access, caveats, dns, host_pods,
     kernel::{self, TCP},
     maps::{ENDPOINTS, FRONTENDS, LOCAL_PODS, SETTINGS, WORKLOADS, count},
-    reuse,
+    reuse, vouch,
 };
 
 pub mod family;
@@ -104,9 +104,15 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     }
     let netns = kernel::netns_cookie(ctx.as_ptr());
     // SAFETY: user space replaces values whole.
-    let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
+    let Some(mut workload) = (unsafe { WORKLOADS.get(&netns) }) else {
         return Ok(());
     };
+    if workload.flags & flags::BY_CGROUP != 0 {
+        workload = match host_pods::of_current() {
+            Some(pod) => pod,
+            None => return Ok(()),
+        };
+    }
     // SAFETY: the context's own socket.
     let known = unsafe { kernel::connection(sk) };
     if let Some(record) = known {
@@ -132,13 +138,13 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     // SAFETY: user space replaces values whole.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else {
         judge::<F>(sk, netns, workload, address, port)?;
-        note_neighbour(sk, address);
+        note_neighbour(sk, workload.id, address);
         return Ok(());
     };
     let verdict = verdict(workload.listener_for(address), workload, frontend)?;
     if verdict == Verdict::Pass {
         judge::<F>(sk, netns, workload, address, port)?;
-        note_neighbour(sk, address);
+        note_neighbour(sk, workload.id, address);
         return Ok(());
     }
     let target = if verdict == Verdict::Agent {
@@ -189,18 +195,15 @@ fn judge<F: Family>(
     port: PortBe,
 ) -> Result<(), Refusal> {
     // SAFETY: the context's own socket.
-    let source = unsafe {
+    let bound = unsafe {
         if F::is_bound(sk) {
             F::bound(sk)
         } else {
-            workload.own_address(address)
+            IpBe::default()
         }
     };
-    // Which address it will come from is not known before it does.
-    if source.is_none() {
-        return Ok(());
-    }
-    access::judge_connect(netns, source, address, port).map_err(|denial| {
+    let own = workload.own_address(address);
+    vouch::judge_connect(netns, own, bound, address, port).map_err(|denial| {
         access::count_denial(denial, workload.id, Place::Connect);
         Refusal::Denied
     })
@@ -208,7 +211,7 @@ fn judge<F: Family>(
 
 /// A pod of this node, dialled by its own address: untouched, but the ends may pair.
 #[inline(always)]
-fn note_neighbour(sk: *mut bpf_sock, address: IpBe) {
+fn note_neighbour(sk: *mut bpf_sock, workload: u32, address: IpBe) {
     // SAFETY: user space replaces values whole.
     if unsafe { LOCAL_PODS.get(&address) }.is_none() {
         return;
@@ -216,7 +219,10 @@ fn note_neighbour(sk: *mut bpf_sock, address: IpBe) {
     let hazards = hazards(sk);
     // SAFETY: the context's own socket, which is locked.
     if let Some(record) = unsafe { kernel::connection_or_new(sk) } {
-        unsafe { (*record.as_ptr()).hazards = hazards };
+        unsafe {
+            (*record.as_ptr()).hazards = hazards;
+            (*record.as_ptr()).source = workload;
+        }
     }
 }
 

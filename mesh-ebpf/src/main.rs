@@ -6,6 +6,8 @@
 //! | [`connect`] | `cgroup/connect4`, `connect6`, `getpeername4`, `getpeername6`: which way a connection goes |
 //! | [`ingress`] | `cgroup_skb/ingress`: a SYN to an enrolled pod is let in, or not |
 //! | [`access`] | its and `connect`'s part: who may connect to whom |
+//! | [`vouch`] | their part too: whether a client is who its address says |
+//! | [`host_pods`] | `connect`'s and `sock_ops`' part for pods in the host's namespace, by cgroup |
 //! | [`dns`] | its part for names, `cgroup/sendmsg4`, `cgroup/recvmsg4`: queries to the agent |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
@@ -28,6 +30,7 @@ mod caveats;
 mod connect;
 mod dns;
 mod dump;
+mod host_pods;
 mod ingress;
 mod join;
 mod kernel;
@@ -39,6 +42,7 @@ mod reuse;
 mod setsockopt;
 mod sk_msg;
 mod sock_ops;
+mod vouch;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -32,11 +32,11 @@ use mesh_common::{
 };
 
 use crate::{
-    accounting, caveats,
+    accounting, caveats, host_pods,
     kernel::{self, AF_INET, ANY, TcpSock},
     listener,
     maps::{EXCLUDED_PORTS, LOCAL_PODS, ORIGINS, SETTINGS, WORKLOADS},
-    pairing, reuse,
+    pairing, reuse, vouch,
 };
 
 /// See the module.
@@ -46,7 +46,10 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => client_established(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => server_established(&ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&ctx),
-        BPF_SOCK_OPS_TCP_CONNECT_CB => reuse::connecting(&ctx),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => {
+            reuse::connecting(&ctx);
+            vouch::announce(&ctx);
+        }
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => pairing::leave_if_plain(&ctx),
         BPF_SOCK_OPS_STATE_CB => match ctx.arg(1) {
             BPF_TCP_CLOSE => accounting::closed(&ctx),
@@ -110,7 +113,7 @@ pub struct Ends {
 
 impl Ends {
     #[inline(always)]
-    fn of(ctx: &SockOpsContext) -> Self {
+    pub fn of(ctx: &SockOpsContext) -> Self {
         let (local_address, remote_address) = if ctx.family() == AF_INET || is_mapped(ctx) {
             (
                 IpBe::from_v4(Ipv4Be(ctx.local_ip4())),
@@ -187,6 +190,11 @@ fn client_established(ctx: &SockOpsContext) {
         return;
     };
     let ends = Ends::of(ctx);
+    vouch::forget(ctx, &ends);
+    if workload.flags & flags::BY_CGROUP != 0 {
+        host_pods::client_established(ctx, &ends, netns);
+        return;
+    }
     let Some(record) = record(ctx, &ends, netns, Role::Client) else {
         return;
     };
@@ -194,20 +202,7 @@ fn client_established(ctx: &SockOpsContext) {
     watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 
     if record.way == Verdict::Agent as u32 {
-        let key = OriginKey {
-            netns,
-            address: ends.local_address,
-            port: ends.local_port,
-            reserved: [0; 3],
-        };
-        let origin = Origin {
-            address: record.dialled_address,
-            port: record.dialled_port,
-            reserved: 0,
-        };
-        // Where it fails, the agent finds no origin and closes the connection.
-        let _ = ORIGINS.insert(&key, &origin, ANY);
-        plain(record, Plain::Agent);
+        note_origin(record, &ends, netns);
     } else {
         let server = pod_at(ends.remote_address, netns, workload);
         if let Some(server) = server {
@@ -238,6 +233,25 @@ fn client_established(ctx: &SockOpsContext) {
         }
     }
     accounting::opened(record);
+}
+
+/// Tells the agent where a connection to its listener wanted to go.
+#[inline(always)]
+pub fn note_origin(record: &mut Connection, ends: &Ends, netns: u64) {
+    let key = OriginKey {
+        netns,
+        address: ends.local_address,
+        port: ends.local_port,
+        reserved: [0; 3],
+    };
+    let origin = Origin {
+        address: record.dialled_address,
+        port: record.dialled_port,
+        reserved: 0,
+    };
+    // Where it fails, the agent finds no origin and closes the connection.
+    let _ = ORIGINS.insert(&key, &origin, ANY);
+    plain(record, Plain::Agent);
 }
 
 /// Runs inside listen(2), so the current process is the server.
@@ -276,6 +290,10 @@ fn server_established(ctx: &SockOpsContext) {
     let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
         return;
     };
+    // Who of the host's processes serves it is not known.
+    if workload.flags & flags::BY_CGROUP != 0 {
+        return;
+    }
     let Some(client) = pod_at(ends.remote_address, netns, workload) else {
         // Nobody else counts a connection whose client is not enrolled.
         if let Some(record) = record(ctx, &ends, netns, Role::Server) {

@@ -152,7 +152,7 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         // What the user wrote first, then what may be taken, then the kernel: a wrong start changes
         // nothing.
         let source = FolderSource::open(&folder)?;
-        let (control, initial) = Control::read(source, &node, DOMAIN)?;
+        let (control, initial) = Control::read(source, &node, DOMAIN, &args.host_netns)?;
         let _only_one = OnlyOne::of(&args.bpffs, &node)?;
         let admin = Server::bind(args.admin).await?;
         let kernel = Arc::new(Kernel::start(&KernelOptions {

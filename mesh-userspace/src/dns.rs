@@ -18,7 +18,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -47,7 +47,7 @@ pub trait PodNetwork: Send + Sync + 'static {
     fn datagram_socket(&self, pod: &PodSockets) -> io::Result<Socket>;
 
     /// A non-blocking TCP socket of that kind.
-    fn stream_socket(&self, pod: &PodSockets) -> io::Result<Socket>;
+    fn stream_socket(&self, pod: &PodSockets, destination: &SocketAddr) -> io::Result<Socket>;
 }
 
 /// The running thread.

@@ -5,6 +5,7 @@
 //! | `node` | all of it as the agent holds it |
 //! | `loader` | the object, pins, attaching, adopting |
 //! | `access`, `access_maps` | who may connect: compiled, and written |
+//! | `announce` | the agent's own connections, told to guarded pods |
 //! | `cut`, `sock_diag` | connections that a changed policy forbids, closed |
 //! | `compile`, `alias`, `ids` | a snapshot as map contents: pure |
 //! | `tables` | map contents written by difference |
@@ -18,6 +19,7 @@
 pub mod access;
 mod access_maps;
 pub mod alias;
+mod announce;
 pub mod btf;
 pub mod caveats;
 pub mod cgroup;

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -54,6 +55,7 @@ pub struct Control {
     store: Store,
     node: String,
     domain: &'static str,
+    host_netns: PathBuf,
 }
 
 /// The running thread.
@@ -72,6 +74,7 @@ impl Control {
         mut source: FolderSource,
         node: &str,
         domain: &'static str,
+        host_netns: &Path,
     ) -> Result<(Self, Outcome), ControlError> {
         let mut store = Store::default();
         let outcome = store.load(source.read()?);
@@ -94,6 +97,7 @@ impl Control {
                 store,
                 node: node.to_owned(),
                 domain,
+                host_netns: host_netns.to_owned(),
             },
             outcome,
         ))
@@ -114,6 +118,7 @@ impl Control {
             store,
             node,
             domain,
+            host_netns,
         } = self;
         let mut mesh = Mesh {
             store,
@@ -122,7 +127,7 @@ impl Control {
                 domain: domain.to_owned(),
                 version: 0,
             },
-            pods: Pods::new(dns),
+            pods: Pods::new(dns, host_netns),
             kernel,
             proxy,
             state,
@@ -222,6 +227,7 @@ impl Mesh {
         if self.pods.reconcile(&snapshot, &self.proxy, &self.kernel) {
             self.write_maps(&snapshot);
         }
+        tell_cut(self.kernel.cut_again(&self.pods.namespaces(&snapshot)));
         self.state.set_pods(&self.pods);
     }
 
@@ -236,13 +242,7 @@ impl Mesh {
             tracing::error!(%error, "writing the heartbeat");
         }
         // New connections are judged by the new policies from here on; now the old ones.
-        match self.kernel.cut(&self.pods.namespaces(snapshot)) {
-            Ok(0) => {}
-            Ok(closed) => tracing::info!(closed, "closed connections that policies forbid"),
-            Err(error) => {
-                tracing::error!(%error, "connections that policies forbid may still be open");
-            }
-        }
+        tell_cut(self.kernel.cut(&self.pods.namespaces(snapshot)));
         // Pods first: with the maps the agent is ready, unless a pod is not.
         self.state.set_pods(&self.pods);
         self.state
@@ -259,5 +259,15 @@ impl Mesh {
             tracing::warn!("rejected: {}", report.rejection());
         }
         self.state.set_reports(reports);
+    }
+}
+
+fn tell_cut(outcome: io::Result<usize>) {
+    match outcome {
+        Ok(0) => {}
+        Ok(closed) => tracing::info!(closed, "closed connections that policies forbid"),
+        Err(error) => {
+            tracing::error!(%error, "connections that policies forbid may still be open");
+        }
     }
 }

@@ -50,9 +50,8 @@ impl PodNetwork for KernelInterception {
         self.kernel.datagram_socket(netns_of(pod)?)
     }
 
-    fn stream_socket(&self, pod: &PodSockets) -> io::Result<Socket> {
-        let family = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        self.kernel.upstream_socket(netns_of(pod)?, &family)
+    fn stream_socket(&self, pod: &PodSockets, destination: &SocketAddr) -> io::Result<Socket> {
+        self.kernel.upstream_socket(netns_of(pod)?, destination)
     }
 }
 

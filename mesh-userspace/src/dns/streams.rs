@@ -140,7 +140,7 @@ async fn carry(pod: &Pod, slot: u32, messages: Messages, client: OwnedWriteHalf)
 
 async fn connect(pod: &Pod, slot: u32) -> io::Result<TcpStream> {
     let resolver = pod.resolver(slot)?;
-    let socket = pod.shared.network.stream_socket(&pod.sockets)?;
+    let socket = pod.shared.network.stream_socket(&pod.sockets, &resolver)?;
     let socket = TcpSocket::from_std_stream(socket.into());
     let stream = timeout(CONNECT, socket.connect(resolver)).await??;
     let _ = stream.set_nodelay(true);

@@ -33,7 +33,7 @@ impl PodNetwork for Loopback {
         Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), None)
     }
 
-    fn stream_socket(&self, _: &PodSockets) -> io::Result<Socket> {
+    fn stream_socket(&self, _: &PodSockets, _: &SocketAddr) -> io::Result<Socket> {
         Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)
     }
 }

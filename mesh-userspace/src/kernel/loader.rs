@@ -96,8 +96,9 @@ impl PinDir {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 23] = [
     names::WORKLOADS,
+    names::CGROUP_PODS,
     names::FRONTENDS,
     names::ENDPOINTS,
     names::LOCAL_PODS,
@@ -106,6 +107,7 @@ pub const MAPS: [&str; 21] = [
     names::ACCESS,
     names::ACCESS_SOURCES,
     names::ACCESS_PORTS,
+    names::ANNOUNCED,
     names::DENIALS,
     names::CONNECTIONS,
     names::SOCKETS,

@@ -1,31 +1,35 @@
 //! The kernel's part of one node, as the agent holds it: attached programs, policy in maps, counters.
 
+mod guarding;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData, MapError, SkStorage};
 use mesh_common::{
     Ipv4Be, PortBe,
-    access::DenialKey,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     dns::NameserverKey,
     names::{self, NameKind},
-    settings::Settings,
+    settings::{Settings, guards},
     traffic::{Traffic, TrafficKey},
 };
 use socket2::{Domain, Socket};
 
 use super::{
     access_maps::AccessMaps,
+    announce::Announcements,
     cgroup,
     compile::{self, Enrolled, Tables},
     connections::{self, LiveConnection},
-    cut::{self, Changed},
     ids::Ids,
     listeners,
     loader::{self, Attached, LoadError, PinDir},
@@ -76,6 +80,12 @@ pub struct Kernel {
     nameservers: Mutex<BpfMap<MapData, NameserverKey, Ipv4Be>>,
     connections: Mutex<SkStorage<MapData, Connection>>,
     acceleration: Mutex<AccelerationState>,
+    announcements: Mutex<Announcements>,
+    /// [`Settings::guards`].
+    guards: AtomicU32,
+    strays: AtomicU64,
+    /// Pods whose connections are to be looked at once more.
+    cut_lately: Mutex<Vec<u64>>,
 }
 
 /// A panic elsewhere does not make a map's handle wrong.
@@ -115,6 +125,9 @@ impl Kernel {
             .map_err(|error| table_error(&error))?;
         let nameservers = super::tables::open(names::NAMESERVERS, &pins.map(names::NAMESERVERS))
             .map_err(|error| table_error(&error))?;
+        let announcements = Announcements::open(&pins).map_err(|error| table_error(&error))?;
+        // What an earlier agent left holds on.
+        let guards = settings.get(&0, 0).map_or(0, |settings| settings.guards);
         let connections: SkStorage<MapData, Connection> =
             MapData::from_pin(pins.map(names::CONNECTIONS))
                 .and_then(Map::from_map_data)
@@ -131,6 +144,10 @@ impl Kernel {
             nameservers: Mutex::new(nameservers),
             connections: Mutex::new(connections),
             acceleration: Mutex::new(acceleration),
+            announcements: Mutex::new(announcements),
+            guards: AtomicU32::new(guards),
+            strays: AtomicU64::new(0),
+            cut_lately: Mutex::default(),
         };
         kernel
             .write_settings(0)
@@ -162,43 +179,18 @@ impl Kernel {
         let tables = compile::compile(snapshot, enrolled, ids);
         self.forget_nameservers(&tables);
         // Before the pods: nobody is enrolled without its policies.
-        let access = locked(&self.access).apply(&tables.access);
+        let access = {
+            let mut access = locked(&self.access);
+            if !tables.access.is_empty() {
+                // Clients announce themselves before they are asked whether they did.
+                self.set_guards(access.guards() | guards::ANY)?;
+            }
+            let outcome = access.apply(&tables.access);
+            self.set_guards(access.guards())?;
+            outcome
+        };
         let rest = policy.apply(&tables, ids);
         access.and(rest)
-    }
-
-    /// Closes the connections that policies forbid since [`Kernel::apply`] changed them. `pods`: every one
-    /// that is enrolled, with its addresses. Gives how many it closed.
-    pub fn cut(&self, pods: &[(&Netns, &[IpAddr])]) -> io::Result<usize> {
-        let changed = locked(&self.access).take_changed();
-        if changed.is_empty() {
-            return Ok(0);
-        }
-        let records = connections::read(&self.pins.connections())?;
-        let by_address = pods
-            .iter()
-            .flat_map(|(netns, addresses)| addresses.iter().map(|address| (*address, *netns)))
-            .collect();
-        let changed: Vec<Changed<'_>> = pods
-            .iter()
-            .filter(|(netns, _)| changed.contains(&netns.cookie()))
-            .filter_map(|(netns, _)| {
-                let set = locked(&self.access).set_of(netns.cookie())?;
-                Some(Changed { netns, set })
-            })
-            .collect();
-        let (closed, outcome) = cut::cut(&changed, &by_address, &records);
-        outcome.map(|()| closed)
-    }
-
-    /// How often which policy refused whom.
-    pub fn denials(&self) -> io::Result<Vec<(DenialKey, u64)>> {
-        let map =
-            super::tables::open::<DenialKey, u64>(names::DENIALS, &self.pins.map(names::DENIALS))
-                .map_err(io::Error::other)?;
-        map.iter()
-            .map(|entry| entry.map_err(io::Error::other))
-            .collect()
     }
 
     /// Those of pods that are gone, be it while no agent was there.
@@ -227,14 +219,13 @@ impl Kernel {
 
     fn write_settings(&self, heartbeat_ns: u64) -> io::Result<()> {
         let acceleration = u32::from(locked(&self.acceleration).on);
+        let mut map = locked(&self.settings);
         let settings = Settings {
             heartbeat_ns,
             acceleration,
-            reserved: 0,
+            guards: self.guards.load(Ordering::SeqCst),
         };
-        locked(&self.settings)
-            .set(0, settings, 0)
-            .map_err(io::Error::other)
+        map.set(0, settings, 0).map_err(io::Error::other)
     }
 
     /// Whether bytes may go from socket to socket.
@@ -308,13 +299,21 @@ impl Kernel {
         let mut origins = locked(&self.origins);
         let origin = match origins.get(&key, 0) {
             Ok(origin) => origin,
-            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(MapError::KeyNotFound) => {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
             Err(error) => return Err(io::Error::other(error)),
         };
         // Gone already: evicted by newer ones, which does no harm.
         let _ = origins.remove(&key);
         let address = SocketAddr::new(origin.address.into(), origin.port.get());
         Ok(Some(address))
+    }
+
+    /// How many connections to the agent's listeners were dialled by somebody, and closed.
+    pub fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
     }
 
     /// The name server that a slot of a pod stands for; None: the pod has dialled none there.
@@ -328,7 +327,13 @@ impl Kernel {
 
     /// A non-blocking TCP socket in a pod's namespace that the programs let pass.
     pub fn upstream_socket(&self, netns: &Netns, destination: &SocketAddr) -> io::Result<Socket> {
-        self.own(netns.socket(Domain::for_address(*destination))?)
+        let socket = self.own(netns.socket(Domain::for_address(*destination))?)?;
+        if self.guards.load(Ordering::SeqCst) != 0
+            && let Err(error) = self.announce(&socket, netns.cookie(), *destination)
+        {
+            tracing::debug!(%destination, %error, "not announced: the server takes it for a stranger's");
+        }
+        Ok(socket)
     }
 
     /// A non-blocking UDP socket (IPv4) in a pod's namespace that the programs let pass.

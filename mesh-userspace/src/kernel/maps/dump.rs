@@ -8,7 +8,9 @@ use aya::{
 };
 use mesh_common::{
     IpBe, Ipv4Be, PortBe,
-    access::{Access, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
+    access::{
+        Access, AnnouncedKey, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey,
+    },
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer, listener},
     dns::NameserverKey,
     executable::Executable,
@@ -16,6 +18,7 @@ use mesh_common::{
     policy::{
         Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
     },
+    settings::guards,
     traffic::{Traffic, TrafficKey},
 };
 use serde_json::{Value, json};
@@ -38,7 +41,9 @@ impl PinnedMaps {
         let service = |id| named(&names, NameKind::Service, id);
         let policy = |id| named(&names, NameKind::Policy, id);
         match name {
-            names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
+            names::WORKLOADS | names::CGROUP_PODS => {
+                let name = if name == names::WORKLOADS { names::WORKLOADS } else { names::CGROUP_PODS };
+                self.entries(name, |place: u64, w: Workload| {
                 let value = json!({
                     "workload": workload(w.id),
                     "address": own(w.address), "listener": w.listener.get(),
@@ -46,9 +51,10 @@ impl PinnedMaps {
                     "dns": w.dns.get(),
                     "acceleration": w.flags & flags::NO_ACCELERATION == 0,
                     "failClosed": w.flags & flags::FAIL_CLOSED != 0,
+                    "byCgroup": w.flags & flags::BY_CGROUP != 0,
                 });
-                (json!(netns.to_string()), value)
-            }),
+                (json!(place.to_string()), value)
+            })}
             names::FRONTENDS => self.entries(names::FRONTENDS, |key: FrontendKey, f: Frontend| {
                 let value = json!({
                     "service": service(f.service), "verdict": verdict_name(f.verdict),
@@ -86,6 +92,12 @@ impl PinnedMaps {
                 (json!(format!("{}/{}:{}", key.set, key.table, key.port.get())), value)
             }),
             names::ACCESS_SOURCES => self.access_sources(&policy),
+            names::ANNOUNCED => self.entries(names::ANNOUNCED, |key: AnnouncedKey, ns: u64| {
+                let (client, server) =
+                    (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
+                let value = json!({"netns": key.netns.to_string(), "sinceBootNs": ns});
+                (json!(format!("{client}>{server}")), value)
+            }),
             names::DENIALS => self.entries(names::DENIALS, |key: DenialKey, count: u64| {
                 let (from, to) = (workload(key.source), workload(key.destination));
                 let value = json!({
@@ -222,6 +234,8 @@ impl PinnedMaps {
             .map_err(unreadable(&path))?;
         let value = json!({
             "heartbeatNs": settings.heartbeat_ns, "acceleration": settings.acceleration != 0,
+            "guards": settings.guards & guards::ANY != 0,
+            "guardsOverflow": settings.guards & guards::OVERFLOW != 0,
         });
         Ok(vec![(json!(0), value)])
     }
