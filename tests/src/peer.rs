@@ -10,6 +10,7 @@ mod bookinfo;
 mod echo;
 mod hold_lab;
 mod http_client;
+mod intruder;
 mod names;
 mod puppet;
 mod stamp;
@@ -46,6 +47,8 @@ enum Role {
     NameServer(names::NameServerArguments),
     /// Asks for a name
     Resolve(names::ResolveArguments),
+    /// Tries what a hostile pod could: another's address, packets by hand
+    Intruder(intruder::Arguments),
     /// Outside of any pod: makes a lab with one busy pod and holds it until it is killed
     HoldLab(hold_lab::Arguments),
 }
@@ -62,6 +65,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::Puppet(arguments) => puppet::run(&arguments),
         Role::NameServer(arguments) => names::serve(arguments),
         Role::Resolve(arguments) => names::resolve(&arguments),
+        Role::Intruder(arguments) => intruder::run(&arguments),
         Role::HoldLab(arguments) => hold_lab::run(&arguments),
     }
 }
