@@ -20,7 +20,7 @@ use mesh_common::{
     IpBe, PortBe,
     access::Place,
     connection::{Role, hazard},
-    policy::{Endpoint, EndpointKey, Frontend, FrontendKey, Verdict, Workload, flags},
+    policy::{Endpoint, EndpointKey, Frontend, FrontendKey, LocalPod, Verdict, Workload, flags},
     settings::HEARTBEAT_LIMIT_NS,
     traffic::Event,
 };
@@ -137,21 +137,20 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     };
     // SAFETY: user space replaces values whole.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else {
-        judge::<F>(sk, netns, workload, address, port)?;
-        note_neighbour(sk, workload.id, address);
-        return Ok(());
+        return dial_neighbour::<F>(sk, netns, workload, address, port);
     };
     let verdict = verdict(workload.listener_for(address), workload, frontend)?;
     if verdict == Verdict::Pass {
-        judge::<F>(sk, netns, workload, address, port)?;
-        note_neighbour(sk, workload.id, address);
-        return Ok(());
+        return dial_neighbour::<F>(sk, netns, workload, address, port);
     }
     let target = if verdict == Verdict::Agent {
         Target::agent(workload, address)
     } else {
         let target = pick(frontend, &key).ok_or(Refusal::NoEndpoint)?;
-        judge::<F>(sk, netns, workload, target.address, target.port)?;
+        // SAFETY: user space replaces values whole.
+        if let Some(pod) = unsafe { LOCAL_PODS.get(&target.address) } {
+            judge::<F>(sk, netns, workload, pod, (target.address, target.port))?;
+        }
         target
     };
     let hazards = hazards(sk);
@@ -184,15 +183,40 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the policies of the pod at `address` say to this client: refused here, it has an answer at once.
+/// A pod of this node, dialled by its own address: untouched, but policy may refuse it, and the ends may pair.
+#[inline(always)]
+fn dial_neighbour<F: Family>(
+    sk: *mut bpf_sock,
+    netns: u64,
+    workload: &Workload,
+    address: IpBe,
+    port: PortBe,
+) -> Result<(), Refusal> {
+    // SAFETY: user space replaces values whole.
+    let Some(pod) = (unsafe { LOCAL_PODS.get(&address) }) else {
+        return Ok(());
+    };
+    judge::<F>(sk, netns, workload, pod, (address, port))?;
+    let hazards = hazards(sk);
+    // SAFETY: the context's own socket, which is locked.
+    if let Some(record) = unsafe { kernel::connection_or_new(sk) } {
+        unsafe {
+            (*record.as_ptr()).hazards = hazards;
+            (*record.as_ptr()).source = workload.id;
+        }
+    }
+    Ok(())
+}
+
+/// What the policies of a pod of this node say to this client: refused here, it has an answer at once.
 /// What is let through is judged again at the SYN, by the address that it then comes from.
 #[inline(always)]
 fn judge<F: Family>(
     sk: *mut bpf_sock,
     netns: u64,
     workload: &Workload,
-    address: IpBe,
-    port: PortBe,
+    server: &LocalPod,
+    (address, port): (IpBe, PortBe),
 ) -> Result<(), Refusal> {
     // SAFETY: the context's own socket.
     let bound = unsafe {
@@ -203,27 +227,10 @@ fn judge<F: Family>(
         }
     };
     let own = workload.own_address(address);
-    vouch::judge_connect(netns, own, bound, address, port).map_err(|denial| {
+    vouch::judge_connect(netns, own, bound, server, port).map_err(|denial| {
         access::count_denial(denial, workload.id, Place::Connect);
         Refusal::Denied
     })
-}
-
-/// A pod of this node, dialled by its own address: untouched, but the ends may pair.
-#[inline(always)]
-fn note_neighbour(sk: *mut bpf_sock, workload: u32, address: IpBe) {
-    // SAFETY: user space replaces values whole.
-    if unsafe { LOCAL_PODS.get(&address) }.is_none() {
-        return;
-    }
-    let hazards = hazards(sk);
-    // SAFETY: the context's own socket, which is locked.
-    if let Some(record) = unsafe { kernel::connection_or_new(sk) } {
-        unsafe {
-            (*record.as_ptr()).hazards = hazards;
-            (*record.as_ptr()).source = workload;
-        }
-    }
 }
 
 /// Whether the application could see that it reads from a socket map: its reads block

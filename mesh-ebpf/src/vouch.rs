@@ -12,6 +12,7 @@ use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_ktime_get_ns, programs:
 use mesh_common::{
     IpBe, PortBe,
     access::{ANNOUNCED_NS, AnnouncedKey},
+    policy::LocalPod,
     settings::guards,
 };
 
@@ -75,26 +76,22 @@ fn key(ctx: &SockOpsContext, ends: &Ends) -> AnnouncedKey {
     }
 }
 
-/// Judges a connect of the pod in `netns`, whose own address is `own`, to `address` and `port`. `bound`: the
+/// Judges a connect of the pod in `netns`, whose own address is `own`, to `port` of `server`. `bound`: the
 /// address that the application chose, none where it chose none. A pod may talk to itself.
 #[inline(always)]
 pub fn judge_connect(
     netns: u64,
     own: IpBe,
     bound: IpBe,
-    address: IpBe,
+    server: &LocalPod,
     port: PortBe,
 ) -> Result<(), Denial> {
-    // SAFETY: user space replaces values whole.
-    let Some(server) = (unsafe { LOCAL_PODS.get(&address) }) else {
-        return Ok(());
-    };
     if server.netns == netns {
         return Ok(());
     }
     let mut source = own;
     if !bound.is_none() && !bound.is(own) {
-        // SAFETY: as above.
+        // SAFETY: user space replaces values whole.
         match unsafe { LOCAL_PODS.get(&bound) } {
             // Another of its own.
             Some(pod) if pod.netns == netns => source = bound,

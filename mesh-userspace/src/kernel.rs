@@ -27,6 +27,7 @@ pub mod compile;
 pub mod connections;
 mod cut;
 pub mod executables;
+pub mod guard;
 pub mod ids;
 pub mod listeners;
 pub mod loader;

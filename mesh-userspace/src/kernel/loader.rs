@@ -24,7 +24,7 @@ use aya::{
 use aya_obj::generated::bpf_attach_type;
 use mesh_common::{LAYOUT, names, names::programs};
 
-use super::{btf, executables, sys, verify};
+use super::{btf, executables, guard::Guard, sys, verify};
 
 pub use self::error::LoadError;
 pub(super) use self::error::classify;
@@ -37,13 +37,10 @@ const ON_SOCKETS: [&str; 2] = [programs::JOIN_QUEUES, programs::REDIRECT_MESSAGE
 
 /// Programs on the cgroup, in the order in which they are attached: whoever watches and pairs first,
 /// whoever redirects connects last, so that a half-attached node decides nothing that it cannot follow.
-const ON_CGROUP: [(&str, bpf_attach_type); 9] = [
+/// One more comes and goes: see [`Guard`].
+const ON_CGROUP: [(&str, bpf_attach_type); 8] = [
     (programs::SETSOCKOPT, bpf_attach_type::BPF_CGROUP_SETSOCKOPT),
     (programs::SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS),
-    (
-        programs::JUDGE_SYN,
-        bpf_attach_type::BPF_CGROUP_INET_INGRESS,
-    ),
     (
         programs::GETPEERNAME4,
         bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
@@ -133,14 +130,23 @@ pub struct Attached {
     pub id: u32,
 }
 
-/// Loads and attaches everything. What was pinned before stays in force until each program is replaced;
+/// What was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The programs that are attached for good.
+    pub attached: Vec<Attached>,
+    /// The one that is attached while it is needed.
+    pub guard: Guard,
+}
+
+/// Loads everything, and attaches it but for the guard, which stays as it was. What was pinned before stays in force until each program is replaced;
 /// where nothing was, and it fails, nothing is left.
 /// `capacities` are of maps that are to hold other numbers of entries than they were built for.
 pub fn load(
     pins: &PinDir,
     cgroup: &Path,
     capacities: &[(String, u32)],
-) -> Result<Vec<Attached>, LoadError> {
+) -> Result<Loaded, LoadError> {
     verify::required_helpers()?;
     let first = !pins.0.exists();
     load_and_attach(pins, cgroup, capacities).inspect_err(|_| {
@@ -155,7 +161,7 @@ fn load_and_attach(
     pins: &PinDir,
     cgroup: &Path,
     capacities: &[(String, u32)],
-) -> Result<Vec<Attached>, LoadError> {
+) -> Result<Loaded, LoadError> {
     let offsets = btf::offsets().map_err(|error| LoadError::Kernel {
         what: "reading the kernel's types".into(),
         reason: error.to_string(),
@@ -186,7 +192,26 @@ fn load_and_attach(
         attached.push(attach_to_cgroup(&mut ebpf, name, hook, &cgroup_file, pins)?);
     }
     attached.push(attach_iterator(&mut ebpf, pins)?);
-    Ok(attached)
+    let guard = load_guard(&mut ebpf, cgroup_file, pins)?;
+    Ok(Loaded { attached, guard })
+}
+
+/// What an earlier agent's policies need stays attached until the new agent has read its own.
+fn load_guard(ebpf: &mut Ebpf, cgroup: File, pins: &PinDir) -> Result<Guard, LoadError> {
+    let name = programs::JUDGE_SYN;
+    let what = format!("attaching {name} to the cgroup");
+    let (program, id) = load_program(ebpf, name)?;
+    let program = program
+        .fd()
+        .and_then(|fd| fd.try_clone().map_err(ProgramError::IOError))
+        .map_err(|error| classify(&what, &error))?;
+    let pin = pins.link(name);
+    let guard = Guard::new(program, id, cgroup, pin.clone());
+    if guard.is_attached() && !adopt(&pin, guard.program(), guard.cgroup())? {
+        fs::remove_file(&pin).map_err(LoadError::file("removing", &pin))?;
+        guard.attach().map_err(|error| classify(&what, &error))?;
+    }
+    Ok(guard)
 }
 
 /// Loads a program and hands out its descriptor and number.
@@ -374,6 +399,7 @@ pub fn uninstall(pins: &PinDir) -> Result<bool, LoadError> {
     for (name, _) in ON_CGROUP.iter().rev() {
         remove(&pins.link(name))?;
     }
+    remove(&pins.link(programs::JUDGE_SYN))?;
     match fs::remove_dir_all(&pins.0) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -407,11 +433,21 @@ mod tests {
         fs::create_dir(&cgroup).expect("privilege: run as root");
         let pins = PinDir::new(Path::new("/sys/fs/bpf"), &name);
         let first = load(&pins, &cgroup, &[]);
+        let guarded = first.as_ref().map(|first| first.guard.attach());
         let second = load(&pins, &cgroup, &[]);
+        let kept = second
+            .as_ref()
+            .is_ok_and(|second| second.guard.is_attached());
+        let detached = second.as_ref().map(|second| second.guard.detach());
         let other_size = load(&pins, &cgroup, &[(names::SOCKETS.into(), 2)]);
         let gone = uninstall(&pins);
         fs::remove_dir(&cgroup).expect("removing the cgroup");
+        assert!(matches!(guarded, Ok(Ok(()))), "{guarded:?}");
+        assert!(matches!(detached, Ok(Ok(()))), "{detached:?}");
+        assert!(kept, "a guard outlives its agent");
         let (first, second) = (first.expect("first load"), second.expect("adopting"));
+        assert_ne!(first.guard.id(), second.guard.id());
+        let (first, second) = (first.attached, second.attached);
         assert_eq!(first.len(), ON_CGROUP.len() + ON_SOCKETS.len() + 1);
         assert!(
             first

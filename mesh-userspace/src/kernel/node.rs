@@ -2,6 +2,8 @@
 
 mod guarding;
 
+pub use self::guarding::ApplyError;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
@@ -18,7 +20,7 @@ use mesh_common::{
     Ipv4Be, PortBe,
     connection::{Connection, ListenerKey, Origin, OriginKey, Role},
     dns::NameserverKey,
-    names::{self, NameKind},
+    names::{self, NameKind, programs},
     settings::{Settings, guards},
     traffic::{Traffic, TrafficKey},
 };
@@ -30,9 +32,10 @@ use super::{
     cgroup,
     compile::{self, Enrolled, Tables},
     connections::{self, LiveConnection},
+    guard::Guard,
     ids::Ids,
     listeners,
-    loader::{self, Attached, LoadError, PinDir},
+    loader::{self, Attached, LoadError, Loaded, PinDir},
     maps,
     netns::Netns,
     selftest::{self, Probe},
@@ -72,6 +75,7 @@ pub struct AccelerationState {
 pub struct Kernel {
     pins: PinDir,
     attached: Vec<Attached>,
+    guard: Guard,
     probes: Vec<Probe>,
     policy: Mutex<(PolicyMaps, Ids)>,
     access: Mutex<AccessMaps>,
@@ -107,7 +111,7 @@ impl Kernel {
         mount_bpffs(&options.bpffs)?;
         let cgroup = find_cgroup(options.cgroup.as_deref())?;
         let pins = PinDir::new(&options.bpffs, &options.node);
-        let attached = loader::load(&pins, &cgroup, &options.capacities)?;
+        let Loaded { attached, guard } = loader::load(&pins, &cgroup, &options.capacities)?;
         let probes = match options.acceleration {
             Acceleration::Off => Vec::new(),
             Acceleration::Auto | Acceleration::On => selftest::run(),
@@ -136,6 +140,7 @@ impl Kernel {
         let kernel = Self {
             pins,
             attached,
+            guard,
             probes,
             policy: Mutex::new((policy, ids)),
             access: Mutex::new(access),
@@ -160,8 +165,16 @@ impl Kernel {
     }
 
     /// The programs that are attached.
-    pub fn attached(&self) -> &[Attached] {
-        &self.attached
+    pub fn attached(&self) -> Vec<Attached> {
+        let mut attached = self.attached.clone();
+        if self.guard.is_attached() {
+            attached.push(Attached {
+                name: programs::JUDGE_SYN.into(),
+                hook: "cgroup".into(),
+                id: self.guard.id(),
+            });
+        }
+        attached
     }
 
     /// What was tried on this kernel at start.
@@ -174,10 +187,15 @@ impl Kernel {
         &self,
         snapshot: &Snapshot,
         enrolled: &BTreeMap<ObjectName, Enrolled>,
-    ) -> Result<(), TableError> {
+    ) -> Result<(), ApplyError> {
         let (policy, ids) = &mut *locked(&self.policy);
         let tables = compile::compile(snapshot, enrolled, ids);
         self.forget_nameservers(&tables);
+        let guarded = if tables.access.is_empty() {
+            Ok(())
+        } else {
+            self.guard.attach()
+        };
         // Before the pods: nobody is enrolled without its policies.
         let access = {
             let mut access = locked(&self.access);
@@ -190,7 +208,11 @@ impl Kernel {
             outcome
         };
         let rest = policy.apply(&tables, ids);
-        access.and(rest)
+        if tables.access.is_empty() && access.is_ok() {
+            self.guard.detach()?;
+        }
+        guarded?;
+        Ok(access.and(rest)?)
     }
 
     /// Those of pods that are gone, be it while no agent was there.

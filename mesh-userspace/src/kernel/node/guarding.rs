@@ -14,9 +14,21 @@ use super::{Kernel, locked};
 use crate::kernel::{
     connections,
     cut::{self, Changed},
+    guard::GuardError,
     netns::Netns,
     tables::{self, TableError},
 };
+
+/// Not all of a snapshot is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A map does not take it.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Connections from other nodes are not judged.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+}
 
 impl Kernel {
     pub(super) fn set_guards(&self, bits: u32) -> Result<(), TableError> {
