@@ -1,5 +1,7 @@
-//! `start`: how long until an agent is ready with Bookinfo's configuration, and until a rule that is
-//! changed on disk decides requests.
+//! `start`: how long until an agent is ready with Bookinfo's configuration, until a rule that is
+//! changed on disk decides requests, and until a policy has cut what it forbids.
+
+mod cut;
 
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +21,7 @@ const CASE: &str = "Bookinfo";
 const ARM: &str = "zerohop";
 const READY: &str = "time until ready";
 const CHANGE: &str = "time until a changed rule decides";
+const CUT: &str = "time until a policy has cut an accelerated connection";
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two questions to an agent that is not ready: what the time is exact to.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -53,13 +56,19 @@ pub fn run(rounds: usize, path: &Path) -> Result<()> {
             time_until_changed(&lab, &mut watcher, version)?,
         );
     }
+    for round in 0..rounds {
+        eprint!("\rcut {}/{rounds}   ", round + 1);
+        let (client, server) = (bookinfo.pod("productpage")?, bookinfo.pod("details")?);
+        let cut = cut::time_until_cut(&lab, client, server)?;
+        figures.record(CASE, ARM, CUT, "ms", cut);
+    }
     eprintln!();
     drop((watcher, agent));
     report(&mut figures, rounds, path)
 }
 
 fn report(figures: &mut Figures, rounds: usize, path: &Path) -> Result<()> {
-    for figure in [READY, CHANGE] {
+    for figure in [READY, CHANGE, CUT] {
         figures.print(figure, ARM);
         if let Some(slowest) = figures.slowest(CASE, ARM, figure) {
             println!("  slowest of {rounds}: {slowest:.1} ms");
@@ -71,6 +80,12 @@ fn report(figures: &mut Figures, rounds: usize, path: &Path) -> Result<()> {
     figures.target(
         "a changed rule decides after, ms (slowest)",
         change,
+        Bound::AtMost(100.0),
+    );
+    let cut = figures.slowest(CASE, ARM, CUT);
+    figures.target(
+        "a policy has cut both ends after, ms (slowest)",
+        cut,
         Bound::AtMost(100.0),
     );
     figures.print_targets();

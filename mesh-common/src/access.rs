@@ -94,7 +94,30 @@ pub enum Place {
     Agent = 2,
 }
 
+/// A connection that a pod's own socket is about to ask for: no other may claim to be it. The value is the
+/// time, `CLOCK_MONOTONIC` nanoseconds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct AnnouncedKey {
+    /// Cookie of the namespace of the socket that asks.
+    pub netns: u64,
+    /// Where it comes from.
+    pub client_address: IpBe,
+    /// Where it goes to.
+    pub server_address: IpBe,
+    /// Where it comes from.
+    pub client_port: PortBe,
+    /// Where it goes to.
+    pub server_port: PortBe,
+    /// Explicit.
+    pub reserved: u32,
+}
+
+/// For how long an announcement holds, in nanoseconds: longer than a SYN is sent again (tcp_syn_retries(7)).
+pub const ANNOUNCED_NS: u64 = 180_000_000_000;
+
 crate::assert_layout!(
+    AnnouncedKey = 48,
     Access = 8,
     SourceKey = 20,
     SourceAccess = 12,

@@ -198,6 +198,8 @@ pub enum Plain {
     Executable = 21,
     /// The application has shut its sending down: TCP refuses what it sends all the same.
     ShutDown = 22,
+    /// The client is a pod in the host's namespace: those are not paired.
+    Host = 40,
 }
 
 /// A connection whose client is established and whose server is not yet.

@@ -67,6 +67,12 @@ impl IpBe {
             == 0
     }
 
+    /// Whether it lies in `fe80::/10`.
+    #[inline(always)]
+    pub const fn is_link_local_v6(self) -> bool {
+        u32::from_be(self.0[0]) >> 22 == 0xfe80 >> 6
+    }
+
     /// Whether it lies in 127.0.0.0/8 or is `::1`.
     #[inline(always)]
     pub const fn is_loopback(self) -> bool {

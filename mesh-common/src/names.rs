@@ -2,6 +2,8 @@
 
 /// netns cookie → [`crate::policy::Workload`].
 pub const WORKLOADS: &str = "workloads";
+/// cgroup id → [`crate::policy::Workload`].
+pub const CGROUP_PODS: &str = "cgroup_pods";
 /// [`crate::policy::FrontendKey`] → [`crate::policy::Frontend`].
 pub const FRONTENDS: &str = "frontends";
 /// [`crate::policy::EndpointKey`] → [`crate::policy::Endpoint`].
@@ -18,6 +20,8 @@ pub const ACCESS: &str = "access";
 pub const ACCESS_SOURCES: &str = "access_sources";
 /// [`crate::access::PortKey`] → [`crate::access::PortAccess`].
 pub const ACCESS_PORTS: &str = "access_ports";
+/// [`crate::access::AnnouncedKey`] → `CLOCK_MONOTONIC` nanoseconds.
+pub const ANNOUNCED: &str = "announced";
 /// [`crate::access::DenialKey`] → count.
 pub const DENIALS: &str = "denials";
 /// [`crate::failure::FailureKey`] → count.

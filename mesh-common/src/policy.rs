@@ -2,7 +2,8 @@
 
 use crate::{IpBe, PortBe};
 
-/// An enrolled pod, by the cookie of its network namespace.
+/// An enrolled pod, by the cookie of its network namespace; one in the host's namespace by the id of its
+/// cgroup.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Workload {
@@ -56,6 +57,10 @@ pub mod flags {
     pub const EXCLUDES_PORTS: u32 = 8;
     /// Connections that need the agent are refused while there is none.
     pub const FAIL_CLOSED: u32 = 2;
+    /// No pod, but the host's namespace: some of its processes are pods, known by their cgroup.
+    pub const BY_CGROUP: u32 = 16;
+    /// Some policy selects the pod: it is to have an entry in the access map.
+    pub const GUARDED: u32 = 32;
 }
 
 /// A service port by its address.

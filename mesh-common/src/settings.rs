@@ -10,6 +10,18 @@ pub struct Settings {
     pub acceleration: u32,
     /// What is written to the ring of events: bits of [`crate::event::follow`].
     pub events: u32,
+    /// Bits of [`guards`].
+    pub guards: u32,
+    /// Explicit.
+    pub reserved: u32,
+}
+
+/// Bits of [`Settings::guards`]: whether there are policies at all.
+pub mod guards {
+    /// The access map has entries, or will have.
+    pub const ANY: u32 = 1;
+    /// Not every pod that is to be guarded fits into the access map: those that are not in it refuse everybody.
+    pub const OVERFLOW: u32 = 2;
 }
 
 /// How old the heartbeat may be before the agent counts as gone, in nanoseconds.
@@ -81,4 +93,4 @@ pub struct Offsets {
     pub net_cookie: u32,
 }
 
-crate::assert_layout!(Settings = 16, Offsets = 120);
+crate::assert_layout!(Settings = 24, Offsets = 120);

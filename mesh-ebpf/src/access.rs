@@ -1,16 +1,18 @@
 //! Who may connect to a pod, as user space compiled it, and the count of those who may not.
 //!
-//! Reads access, access_sources, access_ports; writes denials. A pod without an entry in
-//! access is open to everybody. An entry that leads nowhere refuses: only a damaged map has one.
+//! Reads access, access_sources, access_ports, settings, workloads; writes denials. A pod without an entry in
+//! access is open to everybody, unless settings say that some have none for want of room. An entry that leads
+//! nowhere refuses: only a damaged map has one.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use mesh_common::{
     IpBe, PortBe,
     access::{Access, DenialKey, NOBODY, Place, PortKey, SET_BITS, SourceAccess, SourceKey},
-    policy::LocalPod,
+    policy::flags,
+    settings::guards,
 };
 
-use crate::maps::{ACCESS, ACCESS_PORTS, ACCESS_SOURCES, DENIALS, add_one};
+use crate::maps::{ACCESS, ACCESS_PORTS, ACCESS_SOURCES, DENIALS, SETTINGS, WORKLOADS, add_one};
 
 /// The bits of a whole address after those of its set.
 const WHOLE: u32 = SET_BITS + 128;
@@ -24,23 +26,62 @@ pub struct Denial {
     pub policy: u32,
 }
 
-/// Judges a connection of the pod in `netns` at `source` to `port` of `pod`. A pod may talk to itself.
-#[inline(always)]
-pub fn judge_connect(netns: u64, source: IpBe, pod: &LocalPod, port: PortBe) -> Result<(), Denial> {
-    if pod.netns == netns {
-        return Ok(());
-    }
-    judge(pod.netns, source, port)
-}
-
 /// Judges a connection to `port` of the pod in `netns`.
 #[inline(always)]
 pub fn judge(netns: u64, source: IpBe, port: PortBe) -> Result<(), Denial> {
+    judge_within(netns, source, port, WHOLE)
+}
+
+/// As [`judge`], of a client that only claims `source`: as those around it whom nobody vouches for.
+#[inline(always)]
+pub fn judge_claim(netns: u64, source: IpBe, port: PortBe) -> Result<(), Denial> {
+    judge_within(netns, source, port, WHOLE - 1)
+}
+
+/// Refuses whoever connects to the pod in `netns`, if somebody guards it.
+#[inline(always)]
+pub fn refuse(netns: u64) -> Result<(), Denial> {
+    // SAFETY: user space replaces values whole.
+    match unsafe { ACCESS.get(&netns) } {
+        Some(access) => Err(Denial {
+            destination: access.workload,
+            policy: 0,
+        }),
+        None => unlisted(netns),
+    }
+}
+
+/// What holds for a pod that is not in the access map: everybody may connect, unless it found no room there.
+#[inline(always)]
+fn unlisted(netns: u64) -> Result<(), Denial> {
+    if !has(guards::OVERFLOW) {
+        return Ok(());
+    }
+    // SAFETY: user space replaces values whole.
+    match unsafe { WORKLOADS.get(&netns) } {
+        Some(workload) if workload.flags & flags::GUARDED != 0 => Err(Denial {
+            destination: workload.id,
+            policy: 0,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether settings have a bit of [`guards`].
+#[inline(always)]
+pub fn has(guard: u32) -> bool {
+    SETTINGS
+        .get(0)
+        .is_some_and(|settings| settings.guards & guard != 0)
+}
+
+#[inline(always)]
+fn judge_within(netns: u64, source: IpBe, port: PortBe, bits: u32) -> Result<(), Denial> {
     // SAFETY: user space replaces values whole.
     let Some(mut access) = (unsafe { ACCESS.get(&netns) }) else {
-        return Ok(());
+        return unlisted(netns);
     };
-    let mut found = look_up(access, source);
+    let mut found = look_up(access, source, bits);
     if found.is_none() && access.set != NOBODY {
         // The set was replaced between the two look-ups: the pod names the new one by now.
         // SAFETY: as above.
@@ -48,7 +89,7 @@ pub fn judge(netns: u64, source: IpBe, port: PortBe) -> Result<(), Denial> {
             Some(access) => access,
             None => return Ok(()),
         };
-        found = look_up(access, source);
+        found = look_up(access, source, bits);
     }
     let denial = |policy| Denial {
         destination: access.workload,
@@ -80,12 +121,12 @@ pub fn judge(netns: u64, source: IpBe, port: PortBe) -> Result<(), Denial> {
 }
 
 #[inline(always)]
-fn look_up(access: &Access, source: IpBe) -> Option<&'static SourceAccess> {
+fn look_up(access: &Access, source: IpBe, bits: u32) -> Option<&'static SourceAccess> {
     let key = SourceKey {
         set: access.set,
         address: source,
     };
-    ACCESS_SOURCES.get(&Key::new(WHOLE, key))
+    ACCESS_SOURCES.get(&Key::new(bits, key))
 }
 
 /// Adds one to the refusals of a client by a policy. `source`: its number in the names map.

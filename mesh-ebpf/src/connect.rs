@@ -28,11 +28,11 @@ use mesh_common::{
 
 use self::family::{Family, V4, V6};
 use crate::{
-    access, caveats, datagram, dns, events, failures,
+    access, caveats, datagram, dns, events, failures, host_pods,
     kernel::{self, TCP},
     maps::{FRONTENDS, SETTINGS, WORKLOADS, count},
     pick::{Target, local_pod, pick_open},
-    reuse,
+    reuse, vouch,
 };
 
 pub mod family;
@@ -116,9 +116,15 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     }
     let netns = kernel::netns_cookie(ctx.as_ptr());
     // SAFETY: user space replaces values whole.
-    let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
+    let Some(mut workload) = (unsafe { WORKLOADS.get(&netns) }) else {
         return Ok(());
     };
+    if workload.flags & flags::BY_CGROUP != 0 {
+        workload = match host_pods::of_current() {
+            Some(pod) => pod,
+            None => return Ok(()),
+        };
+    }
     // SAFETY: the context's own socket.
     let known = unsafe { kernel::connection(sk) };
     if let Some(record) = known {
@@ -205,7 +211,10 @@ fn dial_neighbour<F: Family>(
     let hazards = hazards(sk);
     // SAFETY: the context's own socket, which is locked.
     if let Some(record) = unsafe { kernel::connection_or_new(sk) } {
-        unsafe { (*record.as_ptr()).hazards = hazards };
+        unsafe {
+            (*record.as_ptr()).hazards = hazards;
+            (*record.as_ptr()).source = workload.id;
+        }
     }
     Ok(())
 }
@@ -217,26 +226,26 @@ fn judge<F: Family>(
     sk: *mut bpf_sock,
     netns: u64,
     workload: &Workload,
-    pod: &LocalPod,
+    server: &LocalPod,
     (address, port): (IpBe, PortBe),
 ) -> Result<(), Refusal> {
     // SAFETY: the context's own socket.
-    let source = unsafe {
+    let bound = unsafe {
         if F::is_bound(sk) {
             F::bound(sk)
         } else {
-            workload.own_address(address)
+            IpBe::default()
         }
     };
-    // Which address it will come from is not known before it does.
-    if source.is_none() {
+    let own = workload.own_address(address);
+    // No closure: the compiler may make a function of it, whose arguments the kernel's BTF does not take.
+    let Err(denial) = vouch::judge_connect(netns, own, bound, server, port) else {
         return Ok(());
-    }
-    access::judge_connect(netns, source, pod, port).map_err(|denial| {
-        access::count_denial(denial, workload.id, Place::Connect);
-        events::denied(denial, workload.id, Place::Connect, source, address, port);
-        Refusal::Denied(denial.destination)
-    })
+    };
+    access::count_denial(denial, workload.id, Place::Connect);
+    let client = if bound.is_none() { own } else { bound };
+    events::denied(denial, workload.id, Place::Connect, client, address, port);
+    Err(Refusal::Denied(denial.destination))
 }
 
 /// Whether the application could see that it reads from a socket map: its reads block

@@ -23,13 +23,14 @@ use mesh_common::{
     IpBe, PortBe,
     connection::Role,
     datagram::{CONNECTED, Exchange, Exchanges},
-    policy::{Frontend, FrontendKey, Verdict, Workload},
+    policy::{Frontend, FrontendKey, Verdict, Workload, flags},
     traffic::Event,
 };
 
 use crate::{
     connect::family::{Family, V4, V6},
     dns,
+    host_pods,
     kernel::{self, UDP},
     maps::{FRONTENDS, WORKLOADS, count},
     pick::{Target, pick},
@@ -143,7 +144,10 @@ impl Dialled {
         }
         let netns = kernel::netns_cookie(ctx.as_ptr());
         // SAFETY: as above.
-        let workload = unsafe { WORKLOADS.get(&netns) }?;
+        let mut workload = unsafe { WORKLOADS.get(&netns) }?;
+        if workload.flags & flags::BY_CGROUP != 0 {
+            workload = host_pods::of_current()?;
+        }
         Some(Self {
             sk,
             key,

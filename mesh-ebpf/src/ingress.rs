@@ -4,9 +4,9 @@
 //! a few loads of the packet's own bytes. The pod is known by the socket's namespace, not by the address
 //! that was dialled: a pod may have more addresses than its manifest says.
 //!
-//! Reads access, access_sources, access_ports, local_pods; writes denials, events. A packet that is too
-//! short to be TCP goes on to where the kernel drops it. A SYN behind more extension headers than are
-//! walked is judged as one to no port of its own.
+//! Reads access, access_sources, access_ports, announced, local_pods, settings, workloads; writes denials,
+//! events. A packet that is too short to be TCP goes on to where the kernel drops it. What hides behind more
+//! extension headers than are walked does not reach a guarded pod.
 //! Minimum kernel 5.14 (`net.net_cookie` is a number; `bpf_probe_read_kernel` in this program type).
 //! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/tcp_ipv4.c> `tcp_v4_rcv` calls `tcp_filter` with
 //! the listener, before a request socket is made: a refused SYN leaves nothing behind.
@@ -18,6 +18,7 @@ use crate::{
     access, events,
     kernel::{TCP, TcpSock},
     maps::{LOCAL_PODS, count},
+    vouch::{self, Syn},
 };
 
 const PASS: i32 = 1;
@@ -38,12 +39,6 @@ const TCP_HEADER: usize = 20;
 
 /// Extension headers that are walked; senders put none before a SYN, and RFC 8200 lists six.
 const EXTENSIONS: usize = 8;
-
-/// A packet that asks for a connection.
-struct Syn {
-    source: IpBe,
-    port: PortBe,
-}
 
 /// See the module.
 #[cgroup_skb(ingress)]
@@ -70,7 +65,7 @@ fn judge(ctx: &SkBuffContext, syn: &Syn) -> i32 {
         return PASS;
     };
     let netns = tcp.netns_cookie();
-    let Err(denial) = access::judge(netns, syn.source, syn.port) else {
+    let Err(denial) = vouch::judge_syn(netns, syn) else {
         return PASS;
     };
     // SAFETY: user space replaces values whole.
@@ -100,35 +95,40 @@ fn syn_v4(ctx: &SkBuffContext, packet: &Packet, header: usize) -> Option<Syn> {
     if u16::from(packet.byte(9)) != TCP {
         return None;
     }
-    let port = if header == IPV4_HEADER {
-        packet.port_of_syn(IPV4_HEADER)?
+    let ports = if header == IPV4_HEADER {
+        packet.ports_of_syn(IPV4_HEADER)?
     } else {
-        loaded_port_of_syn(ctx, header)?
+        loaded_ports_of_syn(ctx, header)?
     };
-    let address: [u8; 4] = ctx.load(12).ok()?;
+    let [source, destination]: [Ipv4Be; 2] = ctx.load(12).ok()?;
     Some(Syn {
-        source: IpBe::from_v4(Ipv4Be::from_octets(address)),
-        port,
+        source: IpBe::from_v4(source),
+        destination: IpBe::from_v4(destination),
+        source_port: ports.0,
+        port: ports.1,
     })
 }
 
 #[inline(always)]
 fn syn_v6(ctx: &SkBuffContext, packet: &Packet) -> Option<Syn> {
     let next = packet.byte(6);
-    let port = if u16::from(next) == TCP {
-        Packet::of::<{ IPV6_HEADER + TCP_HEADER }>(ctx)?.port_of_syn(IPV6_HEADER)?
+    let ports = if u16::from(next) == TCP {
+        Packet::of::<{ IPV6_HEADER + TCP_HEADER }>(ctx)?.ports_of_syn(IPV6_HEADER)?
     } else {
         behind_extensions(ctx, next)?
     };
+    let [source, destination]: [IpBe; 2] = ctx.load(8).ok()?;
     Some(Syn {
-        source: ctx.load(8).ok()?,
-        port,
+        source,
+        destination,
+        source_port: ports.0,
+        port: ports.1,
     })
 }
 
 /// Nobody gets past a policy by an option in front of the SYN.
 #[inline(always)]
-fn behind_extensions(ctx: &SkBuffContext, next: u8) -> Option<PortBe> {
+fn behind_extensions(ctx: &SkBuffContext, next: u8) -> Option<(PortBe, PortBe)> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -138,7 +138,7 @@ fn behind_extensions(ctx: &SkBuffContext, next: u8) -> Option<PortBe> {
     let mut at = IPV6_HEADER;
     for _ in 0..EXTENSIONS {
         if u16::from(next) == TCP {
-            return loaded_port_of_syn(ctx, at);
+            return loaded_ports_of_syn(ctx, at);
         }
         let [following, length]: [u8; 2] = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT | AUTHENTICATION => ctx.load(at).ok()?,
@@ -151,17 +151,18 @@ fn behind_extensions(ctx: &SkBuffContext, next: u8) -> Option<PortBe> {
         };
         next = following;
     }
-    Some(PortBe(0))
+    Some((PortBe(0), PortBe(0)))
 }
 
-/// As [`Packet::port_of_syn`], at a place that only the packet says.
+/// As [`Packet::ports_of_syn`], at a place that only the packet says.
 #[inline(always)]
-fn loaded_port_of_syn(ctx: &SkBuffContext, at: usize) -> Option<PortBe> {
+fn loaded_ports_of_syn(ctx: &SkBuffContext, at: usize) -> Option<(PortBe, PortBe)> {
     let header: [u8; TO_FLAGS] = ctx.load(at).ok()?;
     if header[TO_FLAGS - 1] & (SYN | ACK) != SYN {
         return None;
     }
-    Some(PortBe(u16::from_ne_bytes([header[2], header[3]])))
+    let port = |at: usize| PortBe(u16::from_ne_bytes([header[at], header[at + 1]]));
+    Some((port(0), port(2)))
 }
 
 /// A packet from its IP header on, of which a number of bytes is known to be there.
@@ -187,13 +188,13 @@ impl Packet {
         unsafe { *self.0.add(at) }
     }
 
-    /// The destination port, where the TCP header at `at` says SYN.
+    /// The source's port and the destination's, where the TCP header at `at` says SYN.
     #[inline(always)]
-    fn port_of_syn(&self, at: usize) -> Option<PortBe> {
+    fn ports_of_syn(&self, at: usize) -> Option<(PortBe, PortBe)> {
         if self.byte(at + TO_FLAGS - 1) & (SYN | ACK) != SYN {
             return None;
         }
-        let port = [self.byte(at + 2), self.byte(at + 3)];
-        Some(PortBe(u16::from_ne_bytes(port)))
+        let port = |at| PortBe(u16::from_ne_bytes([self.byte(at), self.byte(at + 1)]));
+        Some((port(at), port(at + 2)))
     }
 }

@@ -10,6 +10,9 @@
 //! | [`access`] | its and `connect`'s part: who may connect to whom |
 //! | [`datagram`] | its part for UDP, `cgroup/sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6`: services over UDP |
 //! | [`dns`] | the part for names of all of these: queries to the agent |
+//! | [`vouch`] | their part too: whether a client is who its address says |
+//! | [`host_pods`] | `connect`'s and `sock_ops`' part for pods in the host's namespace, by cgroup |
+//! | [`dns`] | its part for names, `cgroup/sendmsg4`, `cgroup/recvmsg4`: queries to the agent |
 //! | [`sock_ops`] | `sockops`: a socket listens, is established, sends, closes |
 //! | [`pairing`], [`accounting`] | its parts: the two ends of a connection, the totals |
 //! | [`failures`] | connects that came to nothing |
@@ -36,6 +39,7 @@ mod dns;
 mod dump;
 mod events;
 mod failures;
+mod host_pods;
 mod ingress;
 mod join;
 mod kernel;
@@ -50,6 +54,7 @@ mod served;
 mod setsockopt;
 mod sk_msg;
 mod sock_ops;
+mod vouch;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use mesh_common::{
     IpBe,
-    access::{Access, DenialKey, PortAccess, PortKey, SourceAccess, SourceKey},
+    access::{Access, AnnouncedKey, DenialKey, PortAccess, PortKey, SourceAccess, SourceKey},
     balance::{Affinity, AffinityKey, Listening, ServedKey},
     connection::{Connection, Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer},
     datagram::Exchanges,
@@ -30,6 +30,9 @@ const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map(name = "workloads")]
 pub static WORKLOADS: HashMap<u64, Workload, 4096, GROWS> = HashMap::new();
+
+#[btf_map(name = "cgroup_pods")]
+pub static CGROUP_PODS: HashMap<u64, Workload, 1024, GROWS> = HashMap::new();
 
 #[btf_map(name = "frontends")]
 pub static FRONTENDS: HashMap<FrontendKey, Frontend, 65536, GROWS> = HashMap::new();
@@ -54,6 +57,10 @@ pub static ACCESS_SOURCES: LpmTrie<SourceKey, SourceAccess, 131_072> = LpmTrie::
 
 #[btf_map(name = "access_ports")]
 pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 65536, GROWS> = HashMap::new();
+
+/// The oldest give way: their connections are judged as a stranger's.
+#[btf_map(name = "announced")]
+pub static ANNOUNCED: LruHashMap<AnnouncedKey, u64, 8192> = LruHashMap::new();
 
 #[btf_map(name = "denials")]
 pub static DENIALS: HashMap<DenialKey, u64, 4096, GROWS> = HashMap::new();

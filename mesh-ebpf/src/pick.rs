@@ -250,28 +250,29 @@ fn affinity_key(key: &FrontendKey, client: u32) -> AffinityKey {
 #[inline(always)]
 fn remembered(frontend: &Frontend, key: &FrontendKey, client: u32) -> Option<u32> {
     let known = AFFINITY.get_ptr_mut(&affinity_key(key, client))?;
+    // No copy of it, which the stack has no room for.
     // SAFETY: points into the map; another CPU may write it meanwhile, so what is found is compared below.
-    let mut last = unsafe { *known };
+    let last = unsafe { &*known };
     // SAFETY: takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     let limit = u64::from(frontend.affinity_seconds) * 1_000_000_000;
     if now.wrapping_sub(last.used_ns) > limit {
         return None;
     }
+    let mut slot = last.slot;
     let is_there = last.group == frontend.group
-        && at(frontend, last.slot).is_some_and(|endpoint| is_at(endpoint, &last));
+        && at(frontend, slot).is_some_and(|endpoint| is_at(endpoint, last));
     if !is_there {
         // Endpoints came or went since.
-        last.slot = find(frontend, &last)?;
-        last.group = frontend.group;
+        slot = find(frontend, last)?;
     }
     // SAFETY: as above.
     unsafe {
         (*known).used_ns = now;
-        (*known).group = last.group;
-        (*known).slot = last.slot;
+        (*known).group = frontend.group;
+        (*known).slot = slot;
     }
-    Some(last.slot)
+    Some(slot)
 }
 
 #[inline(always)]

@@ -32,11 +32,11 @@ use mesh_common::{
 };
 
 use crate::{
-    accounting, caveats, failures,
+    accounting, caveats, failures, host_pods,
     kernel::{self, AF_INET, ANY, TcpSock},
     listener, load,
     maps::{EXCLUDED_PORTS, LOCAL_PODS, ORIGINS, SETTINGS, WORKLOADS},
-    pairing, reuse, served,
+    pairing, reuse, served, vouch,
 };
 
 /// See the module.
@@ -49,6 +49,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => {
             reuse::connecting(&ctx);
             load::connecting(&ctx);
+            vouch::announce(&ctx);
         }
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => pairing::leave_if_plain(&ctx),
         BPF_SOCK_OPS_STATE_CB if ctx.arg(0) == BPF_TCP_LISTEN => served::closed(&ctx),
@@ -196,6 +197,11 @@ fn client_established(ctx: &SockOpsContext) {
     if ends.remote_address.is_loopback() && !goes_by_agent(sk(ctx)) {
         return;
     }
+    vouch::forget(ctx, &ends);
+    if workload.flags & flags::BY_CGROUP != 0 {
+        host_pods::client_established(ctx, &ends, netns);
+        return;
+    }
     let Some(record) = record(ctx, &ends, netns, Role::Client) else {
         return;
     };
@@ -203,20 +209,7 @@ fn client_established(ctx: &SockOpsContext) {
     watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 
     if record.way == Verdict::Agent as u32 {
-        let key = OriginKey {
-            netns,
-            address: ends.local_address,
-            port: ends.local_port,
-            reserved: [0; 3],
-        };
-        let origin = Origin {
-            address: record.dialled_address,
-            port: record.dialled_port,
-            reserved: 0,
-        };
-        // Where it fails, the agent finds no origin and closes the connection.
-        let _ = ORIGINS.insert(&key, &origin, ANY);
-        plain(record, Plain::Agent);
+        note_origin(record, &ends, netns);
     } else {
         let server = pod_at(ends.remote_address, netns, workload);
         if let Some(server) = server {
@@ -259,6 +252,25 @@ fn goes_by_agent(sk: *mut bpf_sock) -> bool {
     }
 }
 
+/// Tells the agent where a connection to its listener wanted to go.
+#[inline(always)]
+pub fn note_origin(record: &mut Connection, ends: &Ends, netns: u64) {
+    let key = OriginKey {
+        netns,
+        address: ends.local_address,
+        port: ends.local_port,
+        reserved: [0; 3],
+    };
+    let origin = Origin {
+        address: record.dialled_address,
+        port: record.dialled_port,
+        reserved: 0,
+    };
+    // Where it fails, the agent finds no origin and closes the connection.
+    let _ = ORIGINS.insert(&key, &origin, ANY);
+    plain(record, Plain::Agent);
+}
+
 /// Runs inside listen(2), so the current process is the server.
 #[inline(always)]
 fn listening(ctx: &SockOpsContext) {
@@ -296,6 +308,10 @@ fn server_established(ctx: &SockOpsContext) {
     let Some(workload) = (unsafe { WORKLOADS.get(&netns) }) else {
         return;
     };
+    // Who of the host's processes serves it is not known.
+    if workload.flags & flags::BY_CGROUP != 0 {
+        return;
+    }
     let Some(client) = pod_at(ends.remote_address, netns, workload) else {
         // Nobody else counts a connection whose client is not enrolled.
         if let Some(record) = record(ctx, &ends, netns, Role::Server) {

@@ -171,7 +171,7 @@ fn try_run(args: &RunArgs) -> Result<(), AgentError> {
         // What the user wrote first, then what may be taken, then the kernel: a wrong start changes
         // nothing.
         let source = FolderSource::open(&folder)?;
-        let (control, initial) = Control::read(source, &node, DOMAIN)?;
+        let (control, initial) = Control::read(source, &node, DOMAIN, &args.host_netns)?;
         let layout = args.layout.clone().unwrap_or_else(loader::own_layout);
         let (only_one, mut predecessor) = claim(args, &node, &layout)?;
         let admin = match predecessor.as_mut().and_then(|old| old.admin.take()) {

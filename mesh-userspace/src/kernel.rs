@@ -5,6 +5,7 @@
 //! | `node` | all of it as the agent holds it |
 //! | `loader` | the object, pins, attaching, adopting |
 //! | `access`, `access_maps` | who may connect: compiled, and written |
+//! | `announce` | the agent's own connections, told to guarded pods |
 //! | `cut`, `sock_diag` | connections that a changed policy forbids, closed |
 //! | `datagrams` | UDP sockets that talk to services; their end where the endpoint has gone |
 //! | `dead` | connections to endpoints that are gone, closed |
@@ -24,6 +25,7 @@
 pub mod access;
 mod access_maps;
 pub mod alias;
+mod announce;
 pub mod btf;
 pub mod caveats;
 pub mod cgroup;

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::host::BPFFS;
+use crate::host::{BPFFS, NETNS_DIR};
 use crate::metrics::Metrics;
 use crate::process::{Output, Process};
 use crate::traffic::{self, Traffic};
@@ -105,6 +105,8 @@ impl Agent {
             .args(["--admin", &admin.to_string()])
             .arg("--cgroup")
             .arg(lab.cgroup())
+            .arg("--host-netns")
+            .arg(Path::new(NETNS_DIR).join(lab.node_netns()))
             .args(["--bpffs", BPFFS, "--log-format", "text"])
             .args(["--workers", &options.workers.unwrap_or(1).to_string()])
             .args(&options.arguments)

@@ -193,9 +193,19 @@ impl Manifests {
     /// Writes the manifest of a pod with another network namespace than its own: one that does not
     /// exist, say.
     pub fn pod_in(&self, node: &str, pod: &Pod, netns: &str) -> Result<PathBuf> {
+        self.pod_at(node, pod, "zerohop.dev/netns", netns)
+    }
+
+    /// Writes the manifest of a pod in the node's own namespace.
+    pub fn host_pod(&self, node: &str, pod: &Pod) -> Result<PathBuf> {
+        let cgroup = pod.cgroup().display().to_string();
+        self.pod_at(node, pod, "zerohop.dev/cgroup", &cgroup)
+    }
+
+    fn pod_at(&self, node: &str, pod: &Pod, annotation: &str, place: &str) -> Result<PathBuf> {
         let spec = pod.spec();
         let mut annotations = spec.annotations.clone();
-        annotations.insert("zerohop.dev/netns".to_owned(), netns.to_owned());
+        annotations.insert(annotation.to_owned(), place.to_owned());
         // Flow collections of JSON are YAML, and need no quoting rules of their own.
         let text = format!(
             "apiVersion: v1\n\

@@ -117,6 +117,26 @@ impl Lab {
         Ok(pod)
     }
 
+    /// Makes a pod in the node's own network namespace, known by its cgroup, and writes its manifest.
+    pub fn host_pod(&self, spec: PodSpec) -> Result<Pod> {
+        let pod = self.host_processes(spec)?;
+        self.manifests.host_pod(&self.id, &pod)?;
+        Ok(pod)
+    }
+
+    /// As [`Lab::host_pod`], but the mesh is not told of it: processes of the node.
+    pub fn host_processes(&self, spec: PodSpec) -> Result<Pod> {
+        let mut state = self.state();
+        let cgroup = self.cgroup.join(&spec.name);
+        fs::create_dir(&cgroup)
+            .with_context(|| format!("create the cgroup {}", cgroup.display()))?;
+        let hosts = self.hosts_of(&spec.namespace);
+        let pod = Pod::new(spec, net::GATEWAY, self.netns_of(NODE), cgroup, hosts);
+        state.pods.push(pod.clone());
+        self.write_hosts(&state)?;
+        Ok(pod)
+    }
+
     /// Makes a pod that the mesh is not told of: it has no manifest.
     pub fn stranger(&self, spec: PodSpec) -> Result<Pod> {
         let mut state = self.state();

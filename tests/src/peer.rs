@@ -10,6 +10,7 @@ mod bookinfo;
 mod echo;
 mod hold_lab;
 mod http_client;
+mod intruder;
 mod names;
 mod puppet;
 pub mod racer;
@@ -54,6 +55,8 @@ enum Role {
     Resolve(names::ResolveArguments),
     /// Sends datagrams back, with its name
     UdpServer(udp_server::Arguments),
+    /// Tries what a hostile pod could: another's address, packets by hand
+    Intruder(intruder::Arguments),
     /// Outside of any pod: makes a lab with one busy pod and holds it until it is killed
     HoldLab(hold_lab::Arguments),
 }
@@ -73,6 +76,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Role::NameServer(arguments) => names::serve(arguments),
         Role::Resolve(arguments) => names::resolve(&arguments),
         Role::UdpServer(arguments) => udp_server::run(&arguments),
+        Role::Intruder(arguments) => intruder::run(&arguments),
         Role::HoldLab(arguments) => hold_lab::run(&arguments),
     }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     io,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -69,6 +70,7 @@ pub struct Control {
     store: Store,
     node: String,
     domain: &'static str,
+    host_netns: PathBuf,
 }
 
 /// What the configuration is put in force with.
@@ -101,6 +103,7 @@ impl Control {
         mut source: FolderSource,
         node: &str,
         domain: &'static str,
+        host_netns: &Path,
     ) -> Result<(Self, Outcome), ControlError> {
         let mut store = Store::default();
         let outcome = store.load(source.read()?);
@@ -123,6 +126,7 @@ impl Control {
                 store,
                 node: node.to_owned(),
                 domain,
+                host_netns: host_netns.to_owned(),
             },
             outcome,
         ))
@@ -149,6 +153,7 @@ impl Control {
             store,
             node,
             domain,
+            host_netns,
         } = self;
         let mut mesh = Mesh {
             store,
@@ -157,7 +162,7 @@ impl Control {
                 domain: domain.to_owned(),
                 version: 0,
             },
-            pods: Pods::new(dns, inherited),
+            pods: Pods::new(dns, host_netns, inherited),
             kernel,
             proxy,
             state,
@@ -326,6 +331,7 @@ impl Mesh {
         } else {
             self.end_datagrams(&snapshot);
         }
+        tell_cut(self.kernel.cut_again(&self.pods.namespaces(&snapshot)));
         self.state.set_pods(&self.pods);
         match self.kernel.tidy() {
             Ok(gone) => gone.iter().for_each(|folder| {
@@ -373,13 +379,7 @@ impl Mesh {
             Err(error) => tracing::error!(%error, "the programs of another layout stay in force"),
         }
         // New connections are judged by the new policies from here on; now the old ones.
-        match self.kernel.cut(&self.pods.namespaces(snapshot)) {
-            Ok(0) => {}
-            Ok(closed) => tracing::info!(closed, "closed connections that policies forbid"),
-            Err(error) => {
-                tracing::error!(%error, "connections that policies forbid may still be open");
-            }
-        }
+        tell_cut(self.kernel.cut(&self.pods.namespaces(snapshot)));
         self.end_datagrams(snapshot);
         match self
             .kernel
@@ -411,5 +411,15 @@ impl Mesh {
             tracing::warn!("rejected: {}", report.rejection());
         }
         self.state.set_reports(reports);
+    }
+}
+
+fn tell_cut(outcome: io::Result<usize>) {
+    match outcome {
+        Ok(0) => {}
+        Ok(closed) => tracing::info!(closed, "closed connections that policies forbid"),
+        Err(error) => {
+            tracing::error!(%error, "connections that policies forbid may still be open");
+        }
     }
 }

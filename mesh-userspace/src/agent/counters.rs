@@ -7,7 +7,10 @@ mod pairs;
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use mesh_common::{
@@ -46,6 +49,7 @@ pub struct Counters {
     events: Arc<Events>,
     dns: Option<Arc<DnsCounters>>,
     known: Mutex<Known>,
+    incomplete: AtomicBool,
 }
 
 impl Counters {
@@ -57,6 +61,7 @@ impl Counters {
         dns: Option<Arc<DnsCounters>>,
     ) -> Self {
         Self {
+            incomplete: AtomicBool::new(false),
             kernel,
             telemetry,
             events,
@@ -80,6 +85,11 @@ impl Counters {
         }
     }
 
+    /// Whether everything that is in force could be written to the maps.
+    pub fn set_incomplete(&self, incomplete: bool) {
+        self.incomplete.store(incomplete, Ordering::Relaxed);
+    }
+
     /// Every family.
     pub fn render(&self, openmetrics: bool) -> String {
         let mut out = String::new();
@@ -95,6 +105,8 @@ impl Counters {
         self.render_denials(&mut out, openmetrics);
         pairs::render(&self.kernel, &counted, &mut out, openmetrics);
         failures::render(&self.kernel, &mut out, openmetrics);
+        self.render_strays(&mut out, openmetrics);
+        self.render_incomplete(&mut out);
         if let Some(dns) = &self.dns {
             dns.render(&mut out, openmetrics);
         }
@@ -211,6 +223,30 @@ impl Counters {
                 place_name(key.place),
             );
         }
+    }
+
+    fn render_strays(&self, out: &mut String, openmetrics: bool) {
+        family(
+            out,
+            "zerohop_stray_connections",
+            "Connections that somebody dialled to the agent's listeners in a pod, which were closed.",
+            openmetrics,
+        );
+        let _ = writeln!(
+            out,
+            "zerohop_stray_connections_total {}",
+            self.kernel.strays()
+        );
+    }
+
+    fn render_incomplete(&self, out: &mut String) {
+        const NAME: &str = "zerohop_maps_incomplete";
+        let _ = writeln!(
+            out,
+            "# HELP {NAME} 1 where not all of the configuration fits into the BPF maps (meshctl status says \
+             which).\n# TYPE {NAME} gauge\n{NAME} {}",
+            u8::from(self.incomplete.load(Ordering::Relaxed))
+        );
     }
 
     fn render_events(&self, out: &mut String, openmetrics: bool) {

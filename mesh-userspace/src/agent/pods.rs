@@ -1,18 +1,18 @@
-//! The local pods: their namespaces, and the agent's listeners in them.
+//! The local pods: their namespaces (or, in the host's, their cgroups), and the agent's listeners in them.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{
     config::model::{ObjectName, PodPlace},
     dns::Dns,
-    kernel::{compile::Enrolled, netns::Netns, node::Kernel},
+    kernel::{cgroup::PodCgroup, compile::Enrolled, netns::Netns, node::Kernel},
     mesh::model::{Snapshot, Workload},
     proxy::{Proxy, interception::PodSockets},
 };
@@ -22,6 +22,8 @@ use super::handover::{Label, NameListeners, PodListeners};
 /// A pod whose connections the programs see.
 struct EnrolledPod {
     netns: Arc<Netns>,
+    /// Where the namespace is the host's.
+    cgroup: Option<PodCgroup>,
     listener: u16,
     listener6: u16,
     /// 0 where names are the pod's own resolver's.
@@ -32,10 +34,25 @@ struct EnrolledPod {
     listeners: PodListeners,
 }
 
+impl EnrolledPod {
+    /// Whether it still is where it was found.
+    fn is_current(&self) -> bool {
+        self.netns.is_current() && self.cgroup.as_ref().is_none_or(PodCgroup::is_current)
+    }
+
+    /// Where that is.
+    fn path(&self) -> &Path {
+        self.cgroup
+            .as_ref()
+            .map_or(self.netns.path(), PodCgroup::path)
+    }
+}
+
 /// All local pods.
 #[derive(Default)]
 pub struct Pods {
     dns: Option<Arc<Dns>>,
+    host_netns: PathBuf,
     enrolled: BTreeMap<ObjectName, EnrolledPod>,
     /// Why the others are not.
     failed: BTreeMap<ObjectName, String>,
@@ -47,7 +64,7 @@ pub struct Pods {
 pub struct PodRow {
     /// The pod.
     pub name: ObjectName,
-    /// Path of its namespace.
+    /// Path of its namespace, or of its cgroup.
     pub netns: String,
     /// The agent's listener, on 127.0.0.1 inside.
     pub listener: u16,
@@ -56,11 +73,16 @@ pub struct PodRow {
 }
 
 impl Pods {
-    /// None yet; names are answered by `dns`, where there is one. Pods are served on what is inherited
-    /// where something is.
-    pub fn new(dns: Option<Arc<Dns>>, inherited: HashMap<u64, PodListeners>) -> Self {
+    /// None yet; names are answered by `dns`, where there is one. `host_netns`: where pods run that have none.
+    /// Pods are served on what is inherited where something is.
+    pub fn new(
+        dns: Option<Arc<Dns>>,
+        host_netns: PathBuf,
+        inherited: HashMap<u64, PodListeners>,
+    ) -> Self {
         Self {
             dns,
+            host_netns,
             inherited,
             ..Self::default()
         }
@@ -74,7 +96,8 @@ impl Pods {
     /// What is listened on, for another agent.
     pub fn listeners(&self) -> io::Result<Vec<(Label, OwnedFd)>> {
         let mut all = Vec::new();
-        for pod in self.enrolled.values() {
+        // Pods of the host share a namespace, and a new agent could not tell whose these are.
+        for pod in self.enrolled.values().filter(|pod| pod.cgroup.is_none()) {
             all.extend(pod.listeners.labelled(pod.netns.cookie())?);
         }
         Ok(all)
@@ -93,8 +116,8 @@ impl Pods {
             .enrolled
             .iter()
             .filter(|(name, pod)| {
-                let wanted = local.get(name).and_then(|workload| netns_of(workload));
-                wanted != Some(pod.netns.path()) || !pod.netns.is_current()
+                let wanted = local.get(name).and_then(|workload| place_of(workload));
+                wanted != Some(pod.path()) || !pod.is_current()
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -104,6 +127,7 @@ impl Pods {
                 dns.remove_pod(&name);
             }
             if let Some(pod) = self.enrolled.remove(&name)
+                && pod.cgroup.is_none()
                 && let Err(error) = kernel.forget_listeners(pod.netns.cookie())
             {
                 tracing::warn!(pod = %name, %error, "forgetting the listeners of a pod that is gone");
@@ -116,11 +140,14 @@ impl Pods {
             if self.enrolled.contains_key(name) {
                 continue;
             }
-            match enrol(workload, proxy, self.dns.as_deref(), &mut self.inherited) {
+            let enrolled = self.enrol(workload, proxy);
+            match enrolled {
                 Ok(pod) => {
-                    tracing::info!(pod = %name, netns = %pod.netns.path().display(), "enrolled");
+                    tracing::info!(pod = %name, place = %pod.path().display(), "enrolled");
                     self.failed.remove(name);
-                    fresh.push(Arc::clone(&pod.netns));
+                    if pod.cgroup.is_none() {
+                        fresh.push(Arc::clone(&pod.netns));
+                    }
                     self.enrolled.insert(name.clone(), pod);
                     changed = true;
                 }
@@ -141,10 +168,93 @@ impl Pods {
         changed
     }
 
+    fn enrol(&mut self, workload: &Workload, proxy: &Proxy) -> Result<EnrolledPod, String> {
+        let (netns, cgroup) = match &workload.place {
+            Some(PodPlace::Netns(path)) => (self.namespace(path)?, None),
+            Some(PodPlace::Cgroup(path)) => {
+                let cgroup = PodCgroup::open(path).map_err(|error| error.to_string())?;
+                (self.host_namespace()?, Some(cgroup))
+            }
+            None => {
+                return Err(
+                    "a local pod without annotation zerohop.dev/netns: name its network \
+                            namespace there"
+                        .into(),
+                );
+            }
+        };
+        // What was inherited is known by its namespace, which pods of the host share.
+        let inherited = match &cgroup {
+            None => self.inherited.remove(&netns.cookie()),
+            Some(_) => None,
+        };
+        let mut listeners = inherited.unwrap_or_default();
+        listen(&mut listeners, proxy.workers(), &netns, &workload.name)?;
+        // The host's resolver is everybody's there.
+        if self.dns.is_some() && cgroup.is_none() {
+            listen_for_names(&mut listeners, &netns, &workload.name);
+        } else {
+            listeners.names.clear();
+            listeners.names6.clear();
+        }
+        let served = listeners.again().map_err(|error| error.to_string())?;
+        let sockets = PodSockets {
+            cookie: netns.cookie(),
+            handle: Some(netns.clone()),
+            ..PodSockets::new(workload.name.clone())
+        };
+        let (listener, listener6) = (port_of(&served.streams), port_of(&served.streams6));
+        let mut streams = served.streams;
+        streams.extend(served.streams6);
+        proxy
+            .add_pod(&sockets, &workload.name, streams)
+            .map_err(|error| error.to_string())?;
+        let ports = [&served.names, &served.names6].map(first_port);
+        if let Some(dns) = &self.dns
+            && ports != [0, 0]
+        {
+            dns.add_pod(&sockets, vec![served.names, served.names6]);
+        }
+        Ok(EnrolledPod {
+            netns,
+            cgroup,
+            listener,
+            listener6,
+            dns: ports[0],
+            dns6: ports[1],
+            listeners,
+        })
+    }
+
+    fn namespace(&self, path: &Path) -> Result<Arc<Netns>, String> {
+        let netns = Netns::open(path).map_err(|error| error.to_string())?;
+        let mut others = self.enrolled.iter();
+        match others.find(|(_, pod)| pod.cgroup.is_some() && pod.netns.cookie() == netns.cookie()) {
+            None => Ok(Arc::new(netns)),
+            Some((other, _)) => Err(format!(
+                "zerohop.dev/netns names the host's namespace, which pod {other} is in by its \
+                 zerohop.dev/cgroup: name this one's cgroup too"
+            )),
+        }
+    }
+
+    /// Where pods are that have no namespace of their own.
+    fn host_namespace(&self) -> Result<Arc<Netns>, String> {
+        let netns = Netns::open(&self.host_netns).map_err(|error| error.to_string())?;
+        let mut others = self.enrolled.iter();
+        match others.find(|(_, pod)| pod.cgroup.is_none() && pod.netns.cookie() == netns.cookie()) {
+            None => Ok(Arc::new(netns)),
+            Some((other, _)) => Err(format!(
+                "zerohop.dev/netns of pod {other} names the host's namespace: name its cgroup instead"
+            )),
+        }
+    }
+
     /// What the maps are compiled for.
     pub fn enrolled(&self) -> BTreeMap<ObjectName, Enrolled> {
         let entry = |pod: &EnrolledPod| Enrolled {
             netns: pod.netns.cookie(),
+            cgroup: pod.cgroup.as_ref().map(PodCgroup::id),
             listener: pod.listener,
             listener6: pod.listener6,
             dns: pod.dns,
@@ -156,10 +266,11 @@ impl Pods {
             .collect()
     }
 
-    /// Every pod's namespace, with the addresses that a snapshot gives it.
+    /// Every pod's namespace (but the host's), with the addresses that a snapshot gives it.
     pub fn namespaces<'p>(&'p self, snapshot: &'p Snapshot) -> Vec<(&'p Netns, &'p [IpAddr])> {
         self.enrolled
             .iter()
+            .filter(|(_, pod)| pod.cgroup.is_none())
             .filter_map(|(name, pod)| {
                 let workload = snapshot.workloads.get(name)?;
                 Some((&*pod.netns, workload.addresses.as_slice()))
@@ -171,7 +282,7 @@ impl Pods {
     pub fn rows(&self) -> Vec<PodRow> {
         let row = |(name, pod): (&ObjectName, &EnrolledPod)| PodRow {
             name: name.clone(),
-            netns: pod.netns.path().display().to_string(),
+            netns: pod.path().display().to_string(),
             listener: pod.listener,
             dns: pod.dns,
         };
@@ -187,78 +298,37 @@ impl Pods {
     }
 }
 
-fn netns_of(workload: &Workload) -> Option<&Path> {
+/// The path that the pod's annotation names.
+fn place_of(workload: &Workload) -> Option<&Path> {
     match &workload.place {
-        Some(PodPlace::Netns(path)) => Some(path),
-        Some(PodPlace::Cgroup(_)) | None => None,
+        Some(PodPlace::Netns(path) | PodPlace::Cgroup(path)) => Some(path),
+        None => None,
     }
 }
 
-fn enrol(
-    workload: &Workload,
-    proxy: &Proxy,
-    dns: Option<&Dns>,
-    inherited: &mut HashMap<u64, PodListeners>,
-) -> Result<EnrolledPod, String> {
-    let Some(path) = netns_of(workload) else {
-        return Err(match &workload.place {
-            Some(PodPlace::Cgroup(_)) => {
-                "zerohop.dev/cgroup: pods in the host's namespace are not supported in this version; \
-                 their connections stay as they are"
-                    .into()
-            }
-            _ => "a local pod without annotation zerohop.dev/netns: name its network namespace there".into(),
-        });
-    };
-    let netns = Arc::new(Netns::open(path).map_err(|error| error.to_string())?);
-    let mut listeners = inherited.remove(&netns.cookie()).unwrap_or_default();
+/// One listener for each worker and family.
+fn listen(
+    listeners: &mut PodListeners,
+    workers: usize,
+    netns: &Netns,
+    pod: &ObjectName,
+) -> Result<(), String> {
     if listeners.streams.is_empty() {
         listeners.streams = netns
-            .listeners(proxy.workers())
+            .listeners(workers)
             .map_err(|error| error.to_string())?;
     }
     if listeners.streams6.is_empty() {
         // A namespace without IPv6 has no client for it.
-        listeners.streams6 = netns.listeners6(proxy.workers()).unwrap_or_else(|error| {
-            tracing::debug!(pod = %workload.name, %error, "no listener for IPv6");
+        listeners.streams6 = netns.listeners6(workers).unwrap_or_else(|error| {
+            tracing::debug!(%pod, %error, "no listener for IPv6");
             Vec::new()
         });
     }
     for group in [&mut listeners.streams, &mut listeners.streams6] {
-        one_for_each(group, proxy.workers(), &netns).map_err(|error| error.to_string())?;
+        one_for_each(group, workers, netns).map_err(|error| error.to_string())?;
     }
-    if dns.is_some() {
-        listen_for_names(&mut listeners, &netns, &workload.name);
-    } else {
-        listeners.names.clear();
-        listeners.names6.clear();
-    }
-    let served = listeners.again().map_err(|error| error.to_string())?;
-    let sockets = PodSockets {
-        cookie: netns.cookie(),
-        handle: Some(netns.clone()),
-        ..PodSockets::new(workload.name.clone())
-    };
-    let (listener, listener6) = (port_of(&served.streams), port_of(&served.streams6));
-    let mut streams = served.streams;
-    streams.extend(served.streams6);
-    proxy
-        .add_pod(&sockets, &workload.name, streams)
-        .map_err(|error| error.to_string())?;
-    let ports = [&served.names, &served.names6].map(first_port);
-    if let Some(dns) = dns
-        && ports != [0, 0]
-    {
-        dns.add_pod(&sockets, vec![served.names, served.names6]);
-    }
-    Ok(EnrolledPod {
-        netns,
-        listener,
-        listener6,
-        dns: ports[0],
-        dns6: ports[1],
-        listeners,
-    })
+    Ok(())
 }
 
 /// Where it cannot, the pod's own resolver does without.

@@ -115,6 +115,7 @@ impl AgentState {
 
     /// What could not be written to the maps; None: all of it was.
     pub fn set_maps_error(&self, error: Option<String>) {
+        self.counters.set_incomplete(error.is_some());
         let mut progress = self.progress();
         progress.maps_error = error;
         progress.in_kernel = true;

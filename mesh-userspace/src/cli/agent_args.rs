@@ -75,6 +75,14 @@ pub struct RunArgs {
     /// The cgroup v2 folder whose processes are seen [default: found in /proc/mounts]
     #[arg(long, env = "MESH_CGROUP", value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// The host's network namespace, where pods with zerohop.dev/cgroup run [default: the agent's own]
+    #[arg(
+        long,
+        env = "MESH_HOST_NETNS",
+        value_name = "PATH",
+        default_value = "/proc/self/ns/net"
+    )]
+    pub host_netns: PathBuf,
     /// Data threads [default: the cores that it may use]
     #[arg(long, env = "MESH_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,

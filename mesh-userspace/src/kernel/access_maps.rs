@@ -3,7 +3,7 @@
 //! middle of it any more.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     mem,
     sync::Arc,
 };
@@ -13,6 +13,7 @@ use mesh_common::{
     IpBe, PortBe,
     access::{Access, NOBODY, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
     names,
+    settings::guards,
 };
 
 use super::{
@@ -50,6 +51,8 @@ pub struct AccessMaps {
     retired: Vec<u32>,
     next: u32,
     changed: Vec<u64>,
+    /// Pods that found no room in `access`.
+    unlisted: HashSet<u64>,
 }
 
 impl AccessMaps {
@@ -80,6 +83,7 @@ impl AccessMaps {
             retired: written.keys().copied().collect(),
             written,
             changed: Vec::new(),
+            unlisted: HashSet::new(),
         })
     }
 
@@ -109,6 +113,9 @@ impl AccessMaps {
             };
             self.numbers.insert(Arc::clone(&pod.set), number);
         }
+        // First who goes: there may be room for who comes then.
+        results.push(self.access.retain(|netns| wanted.contains_key(netns)));
+        self.unlisted.clear();
         for (netns, pod) in wanted {
             let access = Access {
                 set: self.numbers.get(&pod.set).copied().unwrap_or(NOBODY),
@@ -117,18 +124,24 @@ impl AccessMaps {
             if self.access.get(netns).map(|access| access.set) != Some(access.set) {
                 self.changed.push(*netns);
             }
-            results.push(self.access.insert(*netns, access));
+            let inserted = self.access.insert(*netns, access);
+            if inserted.is_err() && self.access.get(netns).is_none() {
+                self.unlisted.insert(*netns);
+            }
+            results.push(inserted);
         }
-        results.push(self.access.retain(|netns| wanted.contains_key(netns)));
         self.retire_unused();
         // A set that did not fit is tried again at the next change.
         self.numbers.retain(|_, number| *number != NOBODY);
         results.into_iter().collect()
     }
 
-    /// Whether no pod has a policy.
-    pub fn is_empty(&self) -> bool {
-        self.access.values().next().is_none()
+    /// Bits of [`mesh_common::settings::guards`]: whether there are policies, and whether pods that have some
+    /// found no room.
+    pub fn guards(&self) -> u32 {
+        let any = self.access.keys().next().is_some() || !self.unlisted.is_empty();
+        let overflow = !self.unlisted.is_empty();
+        (u32::from(any) * guards::ANY) | (u32::from(overflow) * guards::OVERFLOW)
     }
 
     /// The pods whose access changed since this was asked last, by namespace cookie.
@@ -138,6 +151,9 @@ impl AccessMaps {
 
     /// What holds for a pod, by its namespace's cookie; None: whoever wants may connect.
     pub fn set_of(&self, netns: u64) -> Option<Arc<Set>> {
+        if self.unlisted.contains(&netns) {
+            return Some(Arc::default());
+        }
         let access = self.access.get(&netns)?;
         let known = self
             .numbers

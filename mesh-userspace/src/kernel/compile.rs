@@ -29,6 +29,8 @@ use crate::{
 pub struct Enrolled {
     /// Cookie of its network namespace.
     pub netns: u64,
+    /// Of a pod in the host's namespace: the id of its cgroup.
+    pub cgroup: Option<u64>,
     /// The agent's listener on 127.0.0.1 inside; 0 where there is none.
     pub listener: u16,
     /// The same on `::1`.
@@ -57,8 +59,10 @@ pub struct Frontend {
 /// The contents of the maps that policy fills.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tables {
-    /// netns cookie → pod.
+    /// netns cookie → pod; the host's, where it has pods, tells to look for the cgroup.
     pub workloads: HashMap<u64, policy::Workload>,
+    /// cgroup id → pod.
+    pub cgroup_pods: HashMap<u64, policy::Workload>,
     /// Address → pod of this node.
     pub local_pods: HashMap<IpBe, LocalPod>,
     /// Ports that stay plain TCP.
@@ -211,9 +215,11 @@ fn add_access(
     enrolled: &BTreeMap<ObjectName, Enrolled>,
     ids: &mut Ids,
 ) {
+    // Not those in the host's namespace: their address is that of everything that runs there.
     let pods = || {
         enrolled
             .iter()
+            .filter(|(_, pod)| pod.cgroup.is_none())
             .filter_map(|(name, pod)| Some((snapshot.workloads.get(name)?.as_ref(), pod)))
     };
     let mut compiler = Compiler::new(pods().map(|(workload, _)| workload));
@@ -242,12 +248,19 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
     if workload.failure_policy == FailurePolicy::Closed {
         bits |= flags::FAIL_CLOSED;
     }
+    if workload.access.is_some() {
+        bits |= flags::GUARDED;
+    }
     // The first of a family is the pod's own.
     let own = |is_family: fn(&IpAddr) -> bool| {
         let first = workload.addresses.iter().copied().find(is_family);
         first.map_or_else(IpBe::default, IpBe::from)
     };
-    for &address in &workload.addresses {
+    let addresses: &[IpAddr] = match pod.cgroup {
+        None => &workload.addresses,
+        Some(_) => &[],
+    };
+    for &address in addresses {
         let local = LocalPod {
             netns: pod.netns,
             workload: id,
@@ -266,7 +279,16 @@ fn add_pod(tables: &mut Tables, workload: &Workload, pod: Enrolled, ids: &mut Id
         dns6: PortBe::new(pod.dns6),
         flags: bits,
     };
-    tables.workloads.insert(pod.netns, entry);
+    if let Some(cgroup) = pod.cgroup {
+        tables.cgroup_pods.insert(cgroup, entry);
+        let host = policy::Workload {
+            flags: flags::BY_CGROUP,
+            ..policy::Workload::default()
+        };
+        tables.workloads.insert(pod.netns, host);
+    } else {
+        tables.workloads.insert(pod.netns, entry);
+    }
     for &port in &workload.acceleration_exclude_ports {
         let key = ExcludedPort {
             workload: id,

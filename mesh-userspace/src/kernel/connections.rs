@@ -81,7 +81,7 @@ impl Direction {
 
 /// One line for people, for each [`Plain`].
 pub fn why(plain: u32) -> &'static str {
-    const REASONS: [(Plain, &str); 20] = [
+    const REASONS: [(Plain, &str); 21] = [
         (Plain::No, "nothing was sent yet"),
         (
             Plain::Remote,
@@ -142,6 +142,10 @@ pub fn why(plain: u32) -> &'static str {
              zerohop.dev/acceleration: on overrides",
         ),
         (Plain::ShutDown, "its sending was shut down"),
+        (
+            Plain::Host,
+            "the client is a pod in the host's network namespace",
+        ),
     ];
     REASONS
         .iter()

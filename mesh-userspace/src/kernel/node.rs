@@ -1,6 +1,9 @@
 //! The kernel's part of one node, as the agent holds it: attached programs, policy in maps, counters.
 
+mod guarding;
 mod succession;
+
+pub use self::guarding::ApplyError;
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -19,7 +22,7 @@ use mesh_common::{
     connection::{Connection, Origin, OriginKey, Role},
     dns::NameserverKey,
     names::{self, NameKind, programs},
-    settings::Settings,
+    settings::{Settings, guards},
 };
 use socket2::{Domain, Socket};
 
@@ -29,15 +32,15 @@ use self::counts::OwnDenials;
 pub use self::counts::{Counted, OwnDenial};
 use super::{
     access_maps::AccessMaps,
+    announce::Announcements,
     cgroup,
     compile::{self, Enrolled, Tables},
     connections::{self, LiveConnection},
-    cut::{self, Changed},
     datagrams::Datagrams,
     dead::Lookout,
     forget::Counts,
     ids::Ids,
-    loader::{self, Attached, GuardError, InForce, Leftovers, LoadError, Loaded, PinDir},
+    loader::{self, Attached, InForce, Leftovers, LoadError, Loaded, PinDir},
     maps,
     netns::Netns,
     selftest::{self, Probe},
@@ -80,17 +83,6 @@ pub struct AccelerationState {
     pub reason: String,
 }
 
-/// Not all of a snapshot is in force.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// A map does not take it.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// Connections from other nodes are not judged.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-}
-
 /// The kernel's part of this node.
 pub struct Kernel {
     pins: PinDir,
@@ -114,6 +106,12 @@ pub struct Kernel {
     /// Bits of `mesh_common::event::follow`.
     followed: AtomicU32,
     own_denials: Mutex<OwnDenials>,
+    announcements: Mutex<Announcements>,
+    /// [`Settings::guards`].
+    guards: AtomicU32,
+    strays: AtomicU64,
+    /// Pods whose connections are to be looked at once more.
+    cut_lately: Mutex<Vec<u64>>,
 }
 
 /// A panic elsewhere does not make a map's handle wrong.
@@ -164,6 +162,9 @@ impl Kernel {
             .map_err(|error| table_error(&error))?;
         let nameservers = super::tables::open(names::NAMESERVERS, &pins.map(names::NAMESERVERS))
             .map_err(|error| table_error(&error))?;
+        let announcements = Announcements::open(&pins).map_err(|error| table_error(&error))?;
+        // What an earlier agent left holds on.
+        let guards = settings.get(&0, 0).map_or(0, |settings| settings.guards);
         let connections: SkStorage<MapData, Connection> =
             MapData::from_pin(pins.map(names::CONNECTIONS))
                 .and_then(Map::from_map_data)
@@ -189,6 +190,10 @@ impl Kernel {
             acceleration: Mutex::new(acceleration),
             followed: AtomicU32::new(0),
             own_denials: Mutex::default(),
+            announcements: Mutex::new(announcements),
+            guards: AtomicU32::new(guards),
+            strays: AtomicU64::new(0),
+            cut_lately: Mutex::default(),
         };
         // The listeners of an agent that is gone are gone with it; those that are taken over are served.
         let heartbeat_ns = if options.takeover {
@@ -235,7 +240,16 @@ impl Kernel {
             _ => Ok(()),
         };
         // Before the pods: nobody is enrolled without its policies.
-        let access = locked(&self.access).apply(&tables.access);
+        let access = {
+            let mut access = locked(&self.access);
+            if !tables.access.is_empty() {
+                // Clients announce themselves before they are asked whether they did.
+                self.set_guards(access.guards() | guards::ANY)?;
+            }
+            let outcome = access.apply(&tables.access);
+            self.set_guards(access.guards())?;
+            outcome
+        };
         let mut rest = policy.apply(&tables, ids);
         // A port that closed meanwhile may have been marked in an entry that was just replaced.
         if locked(&self.served).mark(&mut tables) {
@@ -258,30 +272,6 @@ impl Kernel {
     pub fn end_datagrams(&self, pods: &[(&Netns, &[IpAddr])]) -> io::Result<usize> {
         let pods: Vec<&Netns> = pods.iter().map(|(netns, _)| *netns).collect();
         locked(&self.datagrams).end_stale(&self.pins.exchanges(), &pods)
-    }
-
-    /// Closes the connections that policies forbid since [`Kernel::apply`] changed them. `pods`: every one
-    /// that is enrolled, with its addresses. Gives how many it closed.
-    pub fn cut(&self, pods: &[(&Netns, &[IpAddr])]) -> io::Result<usize> {
-        let changed = locked(&self.access).take_changed();
-        if changed.is_empty() {
-            return Ok(0);
-        }
-        let records = connections::read(&self.pins.connections())?;
-        let by_address = pods
-            .iter()
-            .flat_map(|(netns, addresses)| addresses.iter().map(|address| (*address, *netns)))
-            .collect();
-        let changed: Vec<Changed<'_>> = pods
-            .iter()
-            .filter(|(netns, _)| changed.contains(&netns.cookie()))
-            .filter_map(|(netns, _)| {
-                let set = locked(&self.access).set_of(netns.cookie())?;
-                Some(Changed { netns, set })
-            })
-            .collect();
-        let (closed, outcome) = cut::cut(&changed, &by_address, &records);
-        outcome.map(|()| closed)
     }
 
     /// Those of pods that are gone, be it while no agent was there.
@@ -315,6 +305,8 @@ impl Kernel {
             heartbeat_ns,
             acceleration,
             events: self.followed.load(Ordering::Relaxed),
+            guards: self.guards.load(Ordering::SeqCst),
+            reserved: 0,
         };
         map.set(0, settings, 0).map_err(io::Error::other)
     }
@@ -349,13 +341,21 @@ impl Kernel {
         let mut origins = locked(&self.origins);
         let origin = match origins.get(&key, 0) {
             Ok(origin) => origin,
-            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(MapError::KeyNotFound) => {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
             Err(error) => return Err(io::Error::other(error)),
         };
         // Gone already: evicted by newer ones, which does no harm.
         let _ = origins.remove(&key);
         let address = SocketAddr::new(origin.address.into(), origin.port.get());
         Ok(Some(address))
+    }
+
+    /// How many connections to the agent's listeners were dialled by somebody, and closed.
+    pub fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
     }
 
     /// The name server that a slot of a pod stands for; None: the pod has dialled none there.
@@ -369,7 +369,13 @@ impl Kernel {
 
     /// A non-blocking TCP socket in a pod's namespace that the programs let pass.
     pub fn upstream_socket(&self, netns: &Netns, destination: &SocketAddr) -> io::Result<Socket> {
-        self.own(netns.socket(Domain::for_address(*destination))?)
+        let socket = self.own(netns.socket(Domain::for_address(*destination))?)?;
+        if self.guards.load(Ordering::SeqCst) != 0
+            && let Err(error) = self.announce(&socket, netns.cookie(), *destination)
+        {
+            tracing::debug!(%destination, %error, "not announced: the server takes it for a stranger's");
+        }
+        Ok(socket)
     }
 
     /// A non-blocking UDP socket in a pod's namespace that the programs let pass.

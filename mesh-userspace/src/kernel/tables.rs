@@ -43,7 +43,8 @@ pub(super) fn failed(
 ) -> impl FnOnce(MapError) -> TableError {
     move |source| {
         let full = matches!(&source, MapError::SyscallError(error)
-            if error.io_error.raw_os_error() == Some(libc::E2BIG));
+            // A trie says the latter.
+            if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)));
         let mend = if full {
             "the map is full; what does not fit is not in force"
         } else {
@@ -145,6 +146,7 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Table<K, V> {
 /// The maps that policy fills, and what is in them.
 pub struct PolicyMaps {
     workloads: Table<u64, policy::Workload>,
+    cgroup_pods: Table<u64, policy::Workload>,
     local_pods: Table<IpBe, LocalPod>,
     excluded_ports: Table<ExcludedPort, u32>,
     frontends: Table<FrontendKey, policy::Frontend>,
@@ -164,6 +166,7 @@ impl PolicyMaps {
         let next_group = steps.max(highest.unwrap_or(0) + 1);
         Ok(Self {
             workloads: Table::open(names::WORKLOADS, pins)?,
+            cgroup_pods: Table::open(names::CGROUP_PODS, pins)?,
             local_pods: Table::open(names::LOCAL_PODS, pins)?,
             excluded_ports: Table::open(names::EXCLUDED_PORTS, pins)?,
             frontends: Table::open(names::FRONTENDS, pins)?,
@@ -186,6 +189,7 @@ impl PolicyMaps {
             self.write_names(ids),
             self.excluded_ports.converge(&tables.excluded_ports),
             self.local_pods.converge(&tables.local_pods),
+            self.cgroup_pods.converge(&tables.cgroup_pods),
             self.workloads.converge(&tables.workloads),
         ];
         let gone: Vec<FrontendKey> = self
@@ -202,6 +206,16 @@ impl PolicyMaps {
             results.push(self.write_frontend(*key, wanted));
         }
         results.into_iter().collect()
+    }
+
+    /// The pod in a namespace.
+    pub(super) fn workload(&self, netns: u64) -> Option<&policy::Workload> {
+        self.workloads.get(&netns)
+    }
+
+    /// The pod at an address.
+    pub(super) fn pod_at(&self, address: IpBe) -> Option<&LocalPod> {
+        self.local_pods.get(&address)
     }
 
     fn write_frontend(&mut self, key: FrontendKey, wanted: &Frontend) -> Result<(), TableError> {

@@ -13,7 +13,7 @@ use std::{
 use super::model::Workload;
 use crate::config::model::{
     AuthorizationRule, ConditionMatch, IpBlock, Labels, MutualTls, ObjectName, OperationMatch,
-    PolicyAction, SourceMatch,
+    PodPlace, PolicyAction, SourceMatch,
 };
 
 /// Everything that selects a workload and may refuse a connection to it.
@@ -76,14 +76,15 @@ pub struct Client<'c> {
 }
 
 impl<'c> Client<'c> {
-    /// A pod whose identity is known, by its own address of the family of `server`.
+    /// A pod whose identity is known, by its own address of the family of `server`. One in the host's
+    /// namespace has the address of everything that runs there, and so no identity.
     pub fn pod(workload: &'c Workload, server: IpAddr) -> Self {
         let mut addresses = workload.addresses.iter().copied();
         let address = addresses.find(|own| own.is_ipv4() == server.is_ipv4());
         Self {
             // A pod without such an address comes from nowhere: in no block but the whole.
             address: address.map_or(IpBlock::ALL, IpBlock::host),
-            workload: Some(workload),
+            workload: (!matches!(workload.place, Some(PodPlace::Cgroup(_)))).then_some(workload),
         }
     }
 

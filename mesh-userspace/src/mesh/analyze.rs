@@ -3,6 +3,7 @@
 //! Nothing here changes what is in force; each finding tells what the resolved mesh does with it.
 
 mod destination_rules;
+mod policies;
 mod services;
 mod virtual_services;
 mod world;
@@ -56,6 +57,7 @@ pub fn findings(objects: &[Arc<Object>], domain: &str) -> Vec<Finding> {
     virtual_services::check(&world, &mut findings);
     destination_rules::check(&world, &mut findings);
     services::check(&world, &mut findings);
+    policies::check(&world, &mut findings);
     findings.sort_by(|one, other| {
         (&one.location, &one.field, &one.message).cmp(&(
             &other.location,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Answers, End, Mode, Puppet};
 use crate::stage::DEADLINE;
-use crate::{Agent, Pod, poll};
+use crate::{Agent, Pod, host, poll};
 
 /// A play of a script.
 pub struct Scene<'a> {
@@ -111,6 +111,21 @@ impl<'a> Scene<'a> {
             let reason = row["reason"].as_str().unwrap_or_default();
             row["accelerated"] == false && row["bytesRedirected"] == 0 && reason.contains(why)
         })
+    }
+
+    /// In the accelerated play: nothing is redirected any more, and the reason must say `why`.
+    pub fn require_gone_over(&self, why: &str) -> Result<()> {
+        self.require(&|row| {
+            let reason = row["reason"].as_str().unwrap_or_default();
+            row["accelerated"] == false && reason.contains(why)
+        })
+    }
+
+    /// Takes the server's pod off the wire, or puts it back.
+    pub fn wire(&self, up: bool) -> Result<()> {
+        let word = if up { "up" } else { "down" };
+        let netns = self.pods[1].netns();
+        host::ip_batch(&["-n", netns], &format!("link set eth0 {word}\n"))
     }
 
     fn require(&self, wanted: &dyn Fn(&Value) -> bool) -> Result<()> {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 mod bulk;
 mod calls;
+mod clock;
 mod datagrams;
 mod flood;
 mod messages;
@@ -256,6 +257,7 @@ fn on_socket(fd: i32, op: &str, order: &Order) -> Result<Value> {
             order.number("name")? as i32,
             order.number("milliseconds")?,
         ),
+        "ends at" => clock::ends_at(fd, number("within")?),
         "linger" => calls::set_linger(fd, order.number("seconds")? as i32),
         "names" => calls::names(fd)?,
         "info" => messages::tcp_info(fd),

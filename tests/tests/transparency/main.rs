@@ -4,6 +4,7 @@
 mod closing;
 mod flags;
 mod foreseen;
+mod frozen;
 mod lagging;
 mod order;
 mod readiness;

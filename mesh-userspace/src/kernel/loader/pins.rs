@@ -93,8 +93,9 @@ pub fn of_node(bpffs: &Path, node: &str) -> Vec<PinDir> {
 }
 
 /// Every map that is pinned.
-pub const MAPS: [&str; 31] = [
+pub const MAPS: [&str; 33] = [
     names::WORKLOADS,
+    names::CGROUP_PODS,
     names::FRONTENDS,
     names::ENDPOINTS,
     names::LOCAL_PODS,
@@ -103,6 +104,7 @@ pub const MAPS: [&str; 31] = [
     names::ACCESS,
     names::ACCESS_SOURCES,
     names::ACCESS_PORTS,
+    names::ANNOUNCED,
     names::DENIALS,
     names::FAILURES,
     names::CONNECTIONS,

@@ -10,7 +10,9 @@ use aya::{
 };
 use mesh_common::{
     IpBe, PortBe,
-    access::{Access, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey},
+    access::{
+        Access, AnnouncedKey, DenialKey, PortAccess, PortKey, SET_BITS, SourceAccess, SourceKey,
+    },
     balance::{Affinity, AffinityKey, Balance, Listening, ServedKey, family},
     connection::{Handshake, HandshakeKey, ListenerKey, Origin, OriginKey, Peer, listener},
     dns::NameserverKey,
@@ -20,6 +22,7 @@ use mesh_common::{
     policy::{
         Endpoint, EndpointKey, ExcludedPort, Frontend, FrontendKey, LocalPod, Workload, flags,
     },
+    settings::guards,
     traffic::{Traffic, TrafficKey},
 };
 use serde_json::{Value, json};
@@ -42,7 +45,9 @@ impl PinnedMaps {
         let service = |id| named(&names, NameKind::Service, id);
         let policy = |id| named(&names, NameKind::Policy, id);
         match name {
-            names::WORKLOADS => self.entries(names::WORKLOADS, |netns: u64, w: Workload| {
+            names::WORKLOADS | names::CGROUP_PODS => {
+                let name = if name == names::WORKLOADS { names::WORKLOADS } else { names::CGROUP_PODS };
+                self.entries(name, |place: u64, w: Workload| {
                 let value = json!({
                     "workload": workload(w.id),
                     "address": own(w.address), "listener": w.listener.get(),
@@ -50,9 +55,10 @@ impl PinnedMaps {
                     "dns": w.dns.get(), "dns6": w.dns6.get(),
                     "acceleration": w.flags & flags::NO_ACCELERATION == 0,
                     "failClosed": w.flags & flags::FAIL_CLOSED != 0,
+                    "byCgroup": w.flags & flags::BY_CGROUP != 0,
                 });
-                (json!(netns.to_string()), value)
-            }),
+                (json!(place.to_string()), value)
+            })}
             names::FRONTENDS => self.entries(names::FRONTENDS, |key: FrontendKey, f: Frontend| {
                 let value = json!({
                     "service": service(f.service), "verdict": verdict_name(f.verdict),
@@ -92,6 +98,12 @@ impl PinnedMaps {
                 (json!(format!("{}/{}:{}", key.set, key.table, key.port.get())), value)
             }),
             names::ACCESS_SOURCES => self.access_sources(&policy),
+            names::ANNOUNCED => self.entries(names::ANNOUNCED, |key: AnnouncedKey, ns: u64| {
+                let (client, server) =
+                    (at(key.client_address, key.client_port), at(key.server_address, key.server_port));
+                let value = json!({"netns": key.netns.to_string(), "sinceBootNs": ns});
+                (json!(format!("{client}>{server}")), value)
+            }),
             names::DENIALS => self.entries(names::DENIALS, |key: DenialKey, count: u64| {
                 let (from, to) = (workload(key.source), workload(key.destination));
                 let value = json!({
@@ -266,6 +278,8 @@ impl PinnedMaps {
         let value = json!({
             "heartbeatNs": settings.heartbeat_ns, "acceleration": settings.acceleration != 0,
             "events": settings.events,
+            "guards": settings.guards & guards::ANY != 0,
+            "guardsOverflow": settings.guards & guards::OVERFLOW != 0,
         });
         Ok(vec![(json!(0), value)])
     }

@@ -30,7 +30,7 @@ impl Kernel {
             return Ok(false);
         };
         let programs = loaded.attach()?;
-        if locked(&self.access).is_empty() {
+        if locked(&self.access).guards() == 0 {
             programs.guard.detach()?;
         } else {
             programs.guard.attach()?;

@@ -312,6 +312,34 @@ fn services_without_endpoints_or_addresses_are_told() {
 }
 
 #[test]
+fn a_policy_that_selects_no_pod_is_told() {
+    let policy = |kind: &str, namespace: &str, spec: &str| {
+        Mesh::bookinfo().yaml(&format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\n\
+             metadata: {{name: guard, namespace: {namespace}}}\nspec: {spec}\n"
+        ))
+    };
+    let by = |app: &str| format!("{{selector: {{matchLabels: {{app: {app}}}}}}}");
+    for kind in ["AuthorizationPolicy", "PeerAuthentication"] {
+        assert_one(
+            &policy(kind, "default", &by("review")),
+            &[kind, "spec.selector", "no Pod in namespace default"],
+        );
+        assert_one(
+            &policy(kind, "istio-system", &by("review")),
+            &["no Pod in any namespace"],
+        );
+        for (namespace, spec) in [
+            ("default", by("reviews")),
+            ("istio-system", by("reviews")),
+            ("default", "{}".to_owned()),
+        ] {
+            assert_eq!(found(&policy(kind, namespace, &spec)), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
 fn findings_become_warnings_of_the_report_in_force() {
     let mesh = reviews("  http: [{route: [{destination: {host: nobody}}]}]\n");
     let report = |state, name: &str| Report {
