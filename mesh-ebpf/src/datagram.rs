@@ -29,8 +29,7 @@ use mesh_common::{
 
 use crate::{
     connect::family::{Family, V4, V6},
-    dns,
-    host_pods,
+    dns, host_pods,
     kernel::{self, UDP},
     maps::{FRONTENDS, WORKLOADS, count},
     pick::{Target, pick},

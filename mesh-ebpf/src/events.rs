@@ -150,14 +150,7 @@ pub fn failed(
 
 /// Tells of a connection that a policy refused.
 #[inline(always)]
-pub fn denied(
-    denial: Denial,
-    source: u32,
-    place: Place,
-    client: IpBe,
-    server: IpBe,
-    port: PortBe,
-) {
+pub fn denied(denial: Denial, source: u32, place: Place, client: IpBe, server: IpBe, port: PortBe) {
     if !is_followed(follow::DENIALS) {
         return;
     }

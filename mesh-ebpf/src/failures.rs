@@ -7,7 +7,10 @@
 //! <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/tcp_timer.c> `tcp_write_err`: the error is set
 //! before the state.
 
-use aya_ebpf::{EbpfContext as _, programs::{SockAddrContext, SockOpsContext}};
+use aya_ebpf::{
+    EbpfContext as _,
+    programs::{SockAddrContext, SockOpsContext},
+};
 use mesh_common::{
     IpBe, PortBe,
     connection::Role,
@@ -19,6 +22,7 @@ use crate::{
     connect::family::Family,
     events,
     kernel::{self, TCP, TcpSock},
+    load,
     maps::{FAILURES, FRONTENDS, LOCAL_PODS, WORKLOADS, add_one},
     sock_ops::{Ends, sk},
 };
@@ -69,7 +73,8 @@ pub fn connect_failed(ctx: &SockOpsContext) {
         return;
     };
     // SAFETY: points into the socket's storage; the state changes under the socket's lock.
-    let record = unsafe { record.as_ref() };
+    let record = unsafe { &mut *record.as_ptr() };
+    load::ended(record);
     if record.role == Role::Agent as u32 {
         return;
     }
@@ -90,7 +95,12 @@ pub fn connect_failed(ctx: &SockOpsContext) {
         known => known,
     };
     let key = FailureKey {
-        source: workload.id,
+        // A pod of the host's namespace is known by its connect only.
+        source: if record.source == 0 {
+            workload.id
+        } else {
+            record.source
+        },
         destination,
         service: record.service,
         cause: cause as u32,

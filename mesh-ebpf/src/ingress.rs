@@ -73,7 +73,14 @@ fn judge(ctx: &SkBuffContext, syn: &Syn) -> i32 {
     let client = client.map_or(0, |client| client.workload);
     count(Event::SynDenied);
     access::count_denial(denial, client, Place::Syn);
-    events::denied(denial, client, Place::Syn, syn.source, IpBe::default(), syn.port);
+    events::denied(
+        denial,
+        client,
+        Place::Syn,
+        syn.source,
+        IpBe::default(),
+        syn.port,
+    );
     DROP
 }
 

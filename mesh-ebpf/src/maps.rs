@@ -56,7 +56,7 @@ pub static ACCESS: HashMap<u64, Access, 4096, GROWS> = HashMap::new();
 pub static ACCESS_SOURCES: LpmTrie<SourceKey, SourceAccess, 131_072> = LpmTrie::new();
 
 #[btf_map(name = "access_ports")]
-pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 65536, GROWS> = HashMap::new();
+pub static ACCESS_PORTS: HashMap<PortKey, PortAccess, 32768, GROWS> = HashMap::new();
 
 /// The oldest give way: their connections are judged as a stranger's.
 #[btf_map(name = "announced")]

@@ -32,7 +32,7 @@ const STEPS: u32 = 19;
 /// How often another endpoint is looked for at random, before it is taken in order.
 const AT_RANDOM: u32 = 4;
 /// How many are looked at.
-const TRIES: u32 = AT_RANDOM + 28;
+const TRIES: u32 = AT_RANDOM + 12;
 
 /// Where a connect is sent.
 pub struct Target {

@@ -31,7 +31,7 @@ pub struct AgentCli {
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
     /// Run the agent of one node, until SIGTERM or SIGINT
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Detach and remove everything that an agent has pinned: connections go as if it had never been
     Uninstall(UninstallArgs),
 }

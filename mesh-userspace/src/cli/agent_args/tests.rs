@@ -7,7 +7,7 @@ use super::*;
 fn run(arguments: &[&str]) -> Result<RunArgs, ExitStatus> {
     let arguments = ["mesh-agent", "run"].iter().chain(arguments);
     match parse(arguments)? {
-        AgentCommand::Run(run) => Ok(run),
+        AgentCommand::Run(run) => Ok(*run),
         AgentCommand::Uninstall(_) => panic!("parsed as uninstall"),
     }
 }

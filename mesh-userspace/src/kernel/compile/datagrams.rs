@@ -68,9 +68,9 @@ mod tests {
     fn udp_and_tcp_on_one_number_have_each_their_own_ready_endpoints() {
         let tables = compiled(NAMES);
         let udp = endpoints(&tables, &at("10.96.0.53:53", UDP));
-        assert_eq!(udp, ["10.8.255.1:5353", "10.9.0.3:5353", "10.9.0.200:5353"]);
+        assert_eq!(udp, ["10.8.255.1:5353", "10.9.0.200:5353", "10.9.0.3:5353"]);
         let tcp = endpoints(&tables, &at("10.96.0.53:53", 6));
-        assert_eq!(tcp, ["10.8.255.1:5354", "10.9.0.3:5354", "10.9.0.200:5354"]);
+        assert_eq!(tcp, ["10.8.255.1:5354", "10.9.0.200:5354", "10.9.0.3:5354"]);
         let ipv6 = endpoints(&tables, &at("[fd00:96::53]:53", UDP));
         assert_eq!(ipv6, ["[fd00:9::1]:5353"]);
     }
