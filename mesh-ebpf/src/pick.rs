@@ -20,7 +20,7 @@ use mesh_common::{
 };
 
 use crate::{
-    kernel::{ANY, NOEXIST},
+    kernel::{ANY, NOEXIST, opaque},
     load,
     maps::{AFFINITY, ENDPOINTS, FRONTENDS, LOCAL_PODS, TURNS},
     served,
@@ -292,7 +292,9 @@ fn remember(frontend: &Frontend, key: &FrontendKey, client: u32, slot: u32) {
         slot,
         address: endpoint.address,
         port: endpoint.port,
-        reserved: [0; 3],
+        // Zeros that the compiler does not see: it would call memset, one more frame on a stack that is full
+        // (Linux 6.1 counts 32 bytes for it).
+        reserved: [opaque(0) as u16; 3],
     };
     // The oldest gives way.
     let _ = AFFINITY.insert(&affinity_key(key, client), &affinity, ANY);
@@ -302,15 +304,18 @@ fn remember(frontend: &Frontend, key: &FrontendKey, client: u32, slot: u32) {
 #[inline(always)]
 fn find(frontend: &Frontend, last: &Affinity) -> Option<u32> {
     let wanted = order(last.address, last.port);
-    let (mut low, mut high) = (0, frontend.slots);
+    let (mut low, mut high) = (opaque(0), frontend.slots);
     // No way out before the last step: once `low` has met `high` nothing moves any more, and the verifier does
     // not have to follow each way out through all that comes after.
     for _ in 0..STEPS {
         let middle = low + (high - low) / 2;
         match at(frontend, middle) {
-            Some(endpoint) if order(endpoint.address, endpoint.port) < wanted => low = middle + 1,
+            Some(endpoint) if order(endpoint.address, endpoint.port) < wanted => {
+                low = middle + 1;
+            }
             _ => high = middle,
         }
+        (low, high) = (opaque(low), opaque(high));
     }
     at(frontend, low)
         .is_some_and(|endpoint| is_at(endpoint, last))

@@ -5,7 +5,10 @@ use mesh_common::{
     policy::{EndpointKey, Frontend, FrontendKey, order},
 };
 
-use crate::maps::{ENDPOINTS, FRONTENDS};
+use crate::{
+    kernel::opaque,
+    maps::{ENDPOINTS, FRONTENDS},
+};
 
 /// A group has fewer slots than 2 to this.
 const STEPS: usize = 18;
@@ -37,7 +40,7 @@ pub fn stands(entry: &mut Exchange, frontend: &Frontend, key: &FrontendKey) -> b
 #[inline(always)]
 fn holds(frontend: &Frontend, entry: &Exchange) -> bool {
     let wanted = order(entry.endpoint_address, entry.endpoint_port);
-    let (mut low, mut high) = (0, frontend.slots);
+    let (mut low, mut high) = (opaque(0), frontend.slots);
     for _ in 0..STEPS {
         if low >= high {
             return false;
@@ -59,6 +62,7 @@ fn holds(frontend: &Frontend, entry: &Exchange) -> bool {
         } else {
             high = middle;
         }
+        (low, high) = (opaque(low), opaque(high));
     }
     false
 }
