@@ -21,6 +21,13 @@ pub fn pick(choices: &Choices, tried: &[SocketAddr], rng: &mut impl rand::Rng) -
             }
             index = draw(choices, rng)?;
         }
+        // Where only few are left, no draw need find them; a retry must not fail for that.
+        let servers = &choices.servers;
+        let is_fresh = |index: &usize| !tried.contains(&servers[*index].address);
+        if !is_fresh(&index) {
+            let mut others = (index..servers.len()).chain(0..index);
+            index = others.find(is_fresh).unwrap_or(index);
+        }
     }
     Some(index)
 }
